@@ -1,0 +1,335 @@
+"""Requantization: exact thresholds, the solver that puts them into one multiply and one shift, and its arithmetic.
+
+A channel's real value in units of output codes is ``r = slope*acc + skip_slope*skip + offset`` with exact rational
+coefficients. Rounding is half up, so the output code is at least j exactly when ``r >= j - 1/2``: the channel is fully
+described by its thresholds, the smallest accumulators that reach each code. :func:`solve` finds integers (M, M_skip,
+B, S) with the smallest shift for which ``clip((acc*M + skip*M_skip + B) >> S, 0, 2**k - 1)`` has the very same
+thresholds over every reachable accumulator: nothing is lost by leaving the rationals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from golden.network import MAX_SHIFT, Requantize, code_dtype, signed_width
+
+__all__ = ["INT64", "Solution", "Widths", "fold", "requantize", "solve", "solve_channels", "thresholds"]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Widths that the constants of a requantization may have.
+
+    Parameters
+    ----------
+    multiplier_bits, skip_multiplier_bits, bias_bits : :class:`int`
+        Two's complement widths of M, M_skip and B, 1 to 64.
+    max_shift : :class:`int`
+        Largest S, 0 to 62.
+    """
+
+    multiplier_bits: int
+    skip_multiplier_bits: int
+    bias_bits: int
+    max_shift: int
+
+    def __post_init__(self) -> None:
+        for name, width in (
+            ("Multiplier bits", self.multiplier_bits),
+            ("Skip multiplier bits", self.skip_multiplier_bits),
+            ("Bias bits", self.bias_bits),
+        ):
+            if not 1 <= width <= 64:
+                raise ValueError(f"{name} must be between 1 and 64, not {width!r}")
+        if not 0 <= self.max_shift <= MAX_SHIFT:
+            raise ValueError(f"Max shift must be between 0 and {MAX_SHIFT}, not {self.max_shift!r}")
+
+
+INT64 = Widths(64, 64, 64, MAX_SHIFT)
+"""What the network file holds."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Integer constants of one channel, and how many (acc, skip) pairs they get wrong (0 unless widths were short)."""
+
+    multiplier: int
+    skip_multiplier: int
+    bias: int
+    shift: int
+    mismatches: int = 0
+
+    def code(self, acc: int, bits: int, skip: int = 0) -> int:
+        """The output code of one accumulator, in Python's unbounded integers."""
+        value = (acc * self.multiplier + skip * self.skip_multiplier + self.bias) >> self.shift
+        return min(max(value, 0), (1 << bits) - 1)
+
+
+def fold(
+    *,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    epsilon: float,
+    bias: np.ndarray,
+    weight_scale: np.ndarray,
+    input_scale: float,
+    output_scale: float,
+    output_zero_point: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and offset of a layer with batch norm, in units of output codes, as float64.
+
+    This expression and its order are normative, so that two implementations get the same thresholds; every operation
+    is one IEEE float64 operation::
+
+        gain   = gamma / sqrt(variance + epsilon)
+        slope  = (gain * (weight_scale * input_scale)) / output_scale
+        offset = (beta + gain * (bias - mean)) / output_scale + output_zero_point
+
+    Without batch norm: gamma = variance = 1, beta = mean = epsilon = 0. The exact rationals of the two results are the
+    channel; an input zero point adds ``-slope * z * sum(W)`` exactly, and a residual operand's ``-skip_slope * z_skip``.
+
+    Returns
+    -------
+    slope, offset : float64 arrays, the broadcast shape of the parameters
+        Finite.
+
+    Raises
+    ------
+    ValueError
+        If a result is not finite, which names the first channel.
+    """
+    f64 = np.float64
+    gain = np.asarray(gamma, f64) / np.sqrt(np.asarray(variance, f64) + f64(epsilon))
+    slope = (gain * (np.asarray(weight_scale, f64) * f64(input_scale))) / f64(output_scale)
+    offset = (np.asarray(beta, f64) + gain * (np.asarray(bias, f64) - np.asarray(mean, f64))) / f64(
+        output_scale
+    ) + f64(output_zero_point)
+    slope, offset = np.broadcast_arrays(slope, offset)
+    bad = ~(np.isfinite(slope) & np.isfinite(offset))
+    if bad.any():
+        raise ValueError(f"Slope and offset must be finite, not so in channel {int(np.argmax(bad.ravel()))}")
+    return slope.copy(), offset.copy()
+
+
+def thresholds(slope: Fraction, offset: Fraction, bits: int, lo: int, hi: int) -> list[int]:
+    """Thresholds T_1 .. T_(2**bits - 1) of a channel with ``slope >= 0`` over ``lo <= acc <= hi``.
+
+    T_j is the smallest acc with ``slope*acc + offset >= j - 1/2``, clamped to ``lo .. hi + 1`` (``lo``: every reachable
+    accumulator gives a code of at least j; ``hi + 1``: none does). Ascending.
+    """
+    if slope < 0:
+        raise ValueError(f"Slope must be at least 0, not {slope!r}")
+    denominator = slope.denominator * offset.denominator
+    a = 2 * slope.numerator * offset.denominator
+    b = 2 * offset.numerator * slope.denominator
+    levels = range(1, 1 << bits)
+    if a == 0:
+        return [lo if b >= (2 * j - 1) * denominator else hi + 1 for j in levels]
+    return [min(max(-((b - (2 * j - 1) * denominator) // a), lo), hi + 1) for j in levels]
+
+
+def solve(
+    slope: Fraction,
+    offset: Fraction,
+    bits: int,
+    lo: int,
+    hi: int,
+    *,
+    skip_slope: Fraction = Fraction(0),
+    skip_bits: int = 0,
+    limits: Widths = INT64,
+) -> Solution:
+    """Integer constants whose thresholds equal the channel's over every acc in ``lo .. hi`` and every skip code.
+
+    With a negative slope the work is done on -acc. Given S and the multipliers, B may be any integer in an interval that
+    the thresholds bound; the multipliers tried are the floor and the ceiling of the slopes times 2**S, S = 0, 1, 2, ...
+    The feasible multipliers are convex and have the true slopes inside, so this ends, and without a residual operand
+    no other multiplier has a smaller S. Of the interval the B nearest to 0 is taken. M = M_skip = 0, S = 0 comes first.
+
+    Parameters
+    ----------
+    slope, offset, skip_slope : :class:`~fractions.Fraction`
+        ``r = slope*acc + skip_slope*skip + offset`` in units of output codes, zero points included.
+    bits : :class:`int`
+        Output bits k, 1 to 16.
+    lo, hi : :class:`int`
+        Reachable accumulators, ``lo <= hi``.
+    skip_bits : :class:`int`
+        Bits of the skip code; 0: no residual operand.
+    limits : :class:`Widths`
+        Widths of the constants. If no exact solution fits, the widest multipliers that fit are used and
+        :attr:`Solution.mismatches` is the exact number of (acc, skip) pairs whose codes differ.
+    """
+    if lo > hi:
+        raise ValueError(f"Accumulator bounds must be ascending, not {lo!r}..{hi!r}")
+    if slope < 0:
+        mirrored = solve(-slope, offset, bits, -hi, -lo, skip_slope=skip_slope, skip_bits=skip_bits, limits=limits)
+        # -M must fit too: a two's complement M of exactly -2**(w-1) has no positive twin, and solve() never returns it.
+        return Solution(
+            -mirrored.multiplier, mirrored.skip_multiplier, mirrored.bias, mirrored.shift, mirrored.mismatches
+        )
+    problem = _Problem(slope, offset, bits, lo, hi, skip_slope, skip_bits)
+    constant = problem.bias(0, 0, 0)
+    if constant is not None and _fits(constant, limits.bias_bits):
+        return Solution(0, 0, constant, 0)
+    widest = None
+    for shift in range(limits.max_shift + 1):
+        candidates = [
+            (m, ms)
+            for m in _neighbours(slope, shift)
+            for ms in _neighbours(skip_slope, shift)
+            if m < 1 << (limits.multiplier_bits - 1) and _fits(ms, limits.skip_multiplier_bits)
+        ]
+        if not candidates:
+            break
+        for m, ms in candidates:
+            bias = problem.bias(m, ms, shift)
+            if bias is not None and _fits(bias, limits.bias_bits):
+                return Solution(m, ms, bias, shift)
+        rounded = (_half_up(slope * 2**shift), _half_up(skip_slope * 2**shift))
+        bias = _half_up(offset * 2**shift) + (1 << shift >> 1)
+        if rounded in candidates and _fits(bias, limits.bias_bits):
+            widest = (*rounded, bias, shift)
+    if widest is None:
+        limit = 1 << (limits.bias_bits - 1)
+        widest = (0, 0, min(max(_half_up(offset), -limit), limit - 1), 0)
+    return Solution(*widest, mismatches=problem.mismatches(*widest))
+
+
+def solve_channels(
+    slopes: Sequence[Fraction],
+    offsets: Sequence[Fraction],
+    bits: int,
+    lo: np.ndarray,
+    hi: np.ndarray,
+    *,
+    skip_slopes: Sequence[Fraction] | None = None,
+    skip_bits: int = 0,
+    limits: Widths = INT64,
+) -> tuple[Requantize, list[Solution]]:
+    """:func:`solve` for every channel of a layer: its constants as arrays, and the solutions with their mismatches."""
+    solutions = [
+        solve(
+            slope,
+            offset,
+            bits,
+            int(lo[channel]),
+            int(hi[channel]),
+            skip_slope=skip_slopes[channel] if skip_slopes is not None else Fraction(0),
+            skip_bits=skip_bits if skip_slopes is not None else 0,
+            limits=limits,
+        )
+        for channel, (slope, offset) in enumerate(zip(slopes, offsets, strict=True))
+    ]
+    constants = Requantize(
+        np.array([s.multiplier for s in solutions], np.int64),
+        np.array([s.bias for s in solutions], np.int64),
+        np.array([s.shift for s in solutions], np.uint8),
+        np.array([s.skip_multiplier for s in solutions], np.int64) if skip_slopes is not None else None,
+    )
+    return constants, solutions
+
+
+def requantize(acc: np.ndarray, constants: Requantize, bits: int, skip: np.ndarray | None = None) -> np.ndarray:
+    """Output codes of accumulators, exactly.
+
+    Parameters
+    ----------
+    acc : int64 array (N, C, H, W)
+        Accumulators.
+    constants : :class:`Requantize`
+        Of C channels.
+    bits : :class:`int`
+        Output bits k.
+    skip : unsigned array (N, C, H, W) or ``None``
+        Codes of the residual operand, present exactly when the constants have a skip multiplier.
+
+    Returns
+    -------
+    uint8 or uint16 array (N, C, H, W)
+    """
+    if (skip is None) != (constants.skip_multiplier is None):
+        raise ValueError("Skip must be given exactly when there is a skip multiplier")
+    terms = [(acc, constants.multiplier)]
+    if skip is not None and constants.skip_multiplier is not None:
+        terms.append((skip, constants.skip_multiplier))
+    bound = _magnitude(constants.bias) + sum(_magnitude(x) * _magnitude(m) for x, m in terms)
+    number = np.int64 if bound < 1 << 63 else object
+
+    def channels(values: np.ndarray) -> np.ndarray:
+        return values.astype(number)[None, :, None, None]
+
+    total = channels(constants.bias) + sum(x.astype(number) * channels(m) for x, m in terms)
+    return np.clip(total >> channels(constants.shift), 0, (1 << bits) - 1).astype(code_dtype(bits))
+
+
+class _Problem:
+    """The thresholds of one channel with a slope >= 0, one row per skip code."""
+
+    def __init__(
+        self, slope: Fraction, offset: Fraction, bits: int, lo: int, hi: int, skip_slope: Fraction, skip_bits: int
+    ) -> None:
+        self.lo, self.hi = lo, hi
+        self.levels = np.arange(1, 1 << bits)[None, :]
+        self.skips = np.arange(1 << skip_bits)[:, None]
+        self.thresholds = np.array(
+            [thresholds(slope, offset + skip_slope * s, bits, lo, hi) for s in range(1 << skip_bits)],
+            np.int64 if -(1 << 62) < lo and hi < 1 << 62 else object,
+        )
+        self.reached = self.thresholds <= hi
+        self.crossed = self.thresholds > lo
+        self.limit = max(abs(lo), abs(hi)) + 1
+
+    def bias(self, m: int, ms: int, shift: int) -> int | None:
+        """The B nearest to 0 that puts every threshold right, or ``None``."""
+        bound = (int(self.levels[0, -1]) << shift) + m * self.limit + abs(ms) * int(self.skips[-1, 0])
+        number = np.int64 if bound < 1 << 62 else object
+        levels, skips, t = (x.astype(number, copy=False) for x in (self.levels, self.skips, self.thresholds))
+        below = levels * (1 << shift) - skips * ms - t * m
+        at_least = (below[self.reached]).max() if self.reached.any() else None
+        at_most = (below[self.crossed]).min() + (m - 1) if self.crossed.any() else None
+        if at_least is not None and at_most is not None and at_least > at_most:
+            return None
+        if at_least is not None and at_least > 0:
+            return int(at_least)
+        return int(at_most) if at_most is not None and at_most < 0 else 0
+
+    def mismatches(self, m: int, ms: int, bias: int, shift: int) -> int:
+        """Number of (acc, skip) pairs whose code differs from the channel's."""
+        slope, step = Fraction(m, 1 << shift), Fraction(ms, 1 << shift)
+        # floor(x) >= j is x >= j, and the thresholds are those of r >= j - 1/2.
+        offset = Fraction(bias, 1 << shift) - Fraction(1, 2)
+        bits = len(self.levels[0]).bit_length()
+        count = 0
+        for row, skip in zip(self.thresholds.tolist(), self.skips[:, 0].tolist(), strict=True):
+            end = self.lo
+            got = thresholds(slope, offset + step * skip, bits, self.lo, self.hi)
+            for low, high in zip(map(min, row, got), map(max, row, got), strict=True):
+                count += max(high - max(low, end), 0)
+                end = max(end, high)
+        return count
+
+
+def _neighbours(slope: Fraction, shift: int) -> list[int]:
+    """Floor and ceiling of ``slope * 2**shift``; one value where they coincide."""
+    scaled = slope * 2**shift
+    floor = scaled.numerator // scaled.denominator
+    return [floor] if scaled.denominator == 1 else [floor, floor + 1]
+
+
+def _half_up(value: Fraction) -> int:
+    return (2 * value.numerator + value.denominator) // (2 * value.denominator)
+
+
+def _fits(value: int, bits: int) -> bool:
+    return signed_width(value, value) <= bits
+
+
+def _magnitude(values: np.ndarray) -> int:
+    return max(abs(int(values.min())), abs(int(values.max()))) if values.size else 0

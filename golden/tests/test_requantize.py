@@ -1,0 +1,297 @@
+"""Requantization against exact fractions: every reachable accumulator where there are at most 2**20."""
+
+from __future__ import annotations
+
+import math
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from golden.network import Requantize
+from golden.requantize import INT64, Solution, Widths, fold, requantize, solve, solve_channels, thresholds
+
+HALF = Fraction(1, 2)
+
+
+def exact_code(slope, offset, bits, acc, skip_slope=Fraction(0), skip=0):
+    """The definition itself: round half up of the real value, then clip."""
+    value = slope * acc + skip_slope * skip + offset
+    return min(max(math.floor(value + HALF), 0), 2**bits - 1)
+
+
+def assert_exact_everywhere(slope, offset, bits, lo, hi, solution):
+    for acc in range(lo, hi + 1):
+        assert solution.code(acc, bits) == exact_code(slope, offset, bits, acc), acc
+
+
+def assert_thresholds_exact(slope, offset, bits, lo, hi, solution, skip_slope=Fraction(0), skip=0):
+    """Both sides of every threshold, and the ends of the range: with monotonicity, every accumulator."""
+    sign = -1 if slope < 0 else 1
+    low, high = sorted((sign * lo, sign * hi))
+    points = {lo, hi}
+    for t in thresholds(abs(slope), offset + skip_slope * skip, bits, low, high):
+        points |= {sign * a for a in (t - 1, t) if low <= a <= high}
+    for acc in points:
+        assert solution.code(acc, bits, skip) == exact_code(slope, offset, bits, acc, skip_slope, skip), (acc, skip)
+
+
+def random_channel(rng):
+    bits, acc_bits = rng.randint(1, 8), rng.randint(12, 24)
+    lo, hi = sorted(rng.randint(-(1 << (acc_bits - 1)), (1 << (acc_bits - 1)) - 1) for _ in range(2))
+    span = 2.0 ** rng.uniform(-3, 1) * max(hi - lo, 1)
+    slope = Fraction(rng.choice([-1.0, 1.0]) * (2**bits - 1) / span) if rng.random() < 0.98 else Fraction(0)
+    offset = -slope * Fraction(rng.uniform(lo, hi)) + Fraction(rng.uniform(-1, 2**bits))
+    return slope, Fraction(float(offset)), bits, lo, hi
+
+
+def test_ten_thousand_random_channels_are_lossless():
+    rng = random.Random(1)
+    for _ in range(10_000):
+        slope, offset, bits, lo, hi = random_channel(rng)
+        solution = solve(slope, offset, bits, lo, hi)
+        assert solution.mismatches == 0
+        assert_thresholds_exact(slope, offset, bits, lo, hi, solution)
+
+
+def test_two_hundred_residual_channels_are_lossless():
+    rng = random.Random(2)
+    for _ in range(200):
+        slope, offset, bits, lo, hi = random_channel(rng)
+        skip_bits = rng.choice([1, 2, 3, 4, 8])
+        skip_slope = Fraction(rng.choice([-1, 1]) * rng.uniform(0.05, 1.5) * 2**bits / 2**skip_bits)
+        solution = solve(slope, offset, bits, lo, hi, skip_slope=skip_slope, skip_bits=skip_bits)
+        assert solution.mismatches == 0
+        for skip in range(2**skip_bits):
+            assert_thresholds_exact(slope, offset, bits, lo, hi, solution, skip_slope, skip)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_every_accumulator_of_a_range(bits, sign):
+    rng = random.Random(bits * sign)
+    lo, hi = -rng.randint(1000, 3000), rng.randint(1000, 3000)
+    slope, offset = Fraction(sign * rng.uniform(0.3, 3) * 2**bits / (hi - lo)), Fraction(rng.uniform(-1, 2**bits))
+    assert_exact_everywhere(slope, offset, bits, lo, hi, solve(slope, offset, bits, lo, hi))
+
+
+def test_every_accumulator_of_the_largest_exhaustive_range():
+    slope, offset, bits, half = Fraction(0.000241), Fraction(-3.7), 8, 1 << 19
+    solution = solve(slope, offset, bits, -half, half - 1)
+    acc = np.arange(-half, half)
+    got = np.clip((acc * solution.multiplier + solution.bias) >> solution.shift, 0, 255)
+    expected = np.searchsorted(thresholds(slope, offset, bits, -half, half - 1), acc, side="right")
+    assert (got == expected).all()
+    for a in range(-half, half, 997):
+        assert got[a + half] == exact_code(slope, offset, bits, a)
+
+
+@pytest.mark.parametrize("slope", [Fraction(1, 4), Fraction(-1, 4), Fraction(1, 2), Fraction(3, 8), Fraction(-5, 2)])
+def test_exact_ties_round_half_up(slope):
+    """r = j - 1/2 exactly gives code j, for both signs of the slope and of the value."""
+    solution = solve(slope, Fraction(0), 4, -64, 64)
+    ties = [a for a in range(-64, 65) if (slope * a - HALF).denominator == 1]
+    assert ties
+    for acc in ties:
+        value = slope * acc
+        assert solution.code(acc, 4) == min(max(int(value + HALF), 0), 15)
+    assert_exact_everywhere(slope, Fraction(0), 4, -64, 64, solution)
+
+
+@pytest.mark.parametrize("exponent", range(-12, 3))
+def test_power_of_two_multiplier_is_one(exponent):
+    """A slope of 2**-n needs M = 1 and S = n (the rounding half is in B); a slope of 2**n needs no shift."""
+    slope, hi = Fraction(2) ** exponent, 1 << 16
+    solution = solve(slope, Fraction(0), 4, -hi, hi)
+    assert_thresholds_exact(slope, Fraction(0), 4, -hi, hi, solution)
+    assert (solution.multiplier, solution.shift) == ((1, -exponent) if exponent < 0 else (2**exponent, 0))
+
+
+def test_negative_multiplier():
+    slope, offset = Fraction(-0.0123), Fraction(7.25)
+    solution = solve(slope, offset, 4, -900, 900)
+    assert solution.multiplier < 0
+    assert_exact_everywhere(slope, offset, 4, -900, 900, solution)
+
+
+@pytest.mark.parametrize("offset", [-5.0, -0.5, 0.0, 0.5, 2.49, 2.5, 3.0, 99.0])
+def test_slope_zero_is_a_constant(offset):
+    solution = solve(Fraction(0), Fraction(offset), 2, -10, 10)
+    assert (solution.multiplier, solution.shift) == (0, 0)
+    assert_exact_everywhere(Fraction(0), Fraction(offset), 2, -10, 10, solution)
+
+
+def test_one_threshold_only():
+    """One bit out: a comparison."""
+    slope, offset = Fraction(0.37), Fraction(-11.2)
+    solution = solve(slope, offset, 1, -200, 200)
+    assert_exact_everywhere(slope, offset, 1, -200, 200, solution)
+
+
+@pytest.mark.parametrize("offset", [-1000, 1000])
+def test_thresholds_outside_the_reachable_range(offset):
+    """Every threshold on one side: M = 0 and a constant code."""
+    solution = solve(Fraction(1, 7), Fraction(offset), 4, -50, 50)
+    assert solution.multiplier == 0
+    assert solution.code(0, 4) == (0 if offset < 0 else 15)
+
+
+def test_some_thresholds_outside_the_reachable_range():
+    slope, offset = Fraction(1, 7), Fraction(12)
+    assert_exact_everywhere(slope, offset, 4, -50, 50, solve(slope, offset, 4, -50, 50))
+
+
+def test_a_single_reachable_accumulator():
+    assert solve(Fraction(3), Fraction(1), 4, 2, 2).code(2, 4) == 7
+
+
+def test_the_shift_is_the_smallest():
+    """No smaller S has any multiplier at all."""
+    rng = random.Random(5)
+    for _ in range(30):
+        slope, offset = Fraction(rng.uniform(0.01, 0.2)), Fraction(rng.uniform(-4, 4))
+        solution = solve(slope, offset, 3, -100, 100)
+        t = thresholds(slope, offset, 3, -100, 100)
+        for shift in range(solution.shift):
+            for m in range(1, 2 ** (shift + 1)):
+                low = max(((j + 1) << shift) - m * tj for j, tj in enumerate(t) if tj <= 100)
+                high = min(((j + 1) << shift) - 1 - m * (tj - 1) for j, tj in enumerate(t) if tj > -100)
+                assert low > high
+
+
+@pytest.mark.parametrize("slope", [0.01234, -0.01234, 0.0])
+@pytest.mark.parametrize("skip_bits", [0, 2])
+def test_mismatches_are_counted_exactly_when_widths_are_short(slope, skip_bits):
+    slope, offset, skip_slope = Fraction(slope), Fraction(3.3), Fraction(0.777)
+    limits = Widths(3, 3, 12, 20)
+    solution = solve(slope, offset, 4, -700, 600, skip_slope=skip_slope, skip_bits=skip_bits, limits=limits)
+    wrong = sum(
+        solution.code(acc, 4, skip) != exact_code(slope, offset, 4, acc, skip_slope, skip)
+        for acc in range(-700, 601)
+        for skip in range(2**skip_bits)
+    )
+    assert solution.mismatches == wrong
+    assert -4 <= solution.multiplier < 4 and -4 <= solution.skip_multiplier < 4 and -2048 <= solution.bias < 2048
+    assert wrong > 0 or slope == 0
+
+
+def test_widths_that_suffice_change_nothing():
+    slope, offset = Fraction(0.01234), Fraction(3.3)
+    free = solve(slope, offset, 4, -700, 600)
+    bits = free.multiplier.bit_length() + 1
+    assert solve(slope, offset, 4, -700, 600, limits=Widths(bits, 1, 64, 62)) == free
+    assert solve(slope, offset, 4, -700, 600, limits=Widths(bits - 1, 1, 64, 62)).mismatches > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((0, 8, 8, 8), r"^Multiplier bits must be between 1 and 64, not 0$"),
+        ((8, 65, 8, 8), r"^Skip multiplier bits must be between 1 and 64, not 65$"),
+        ((8, 8, 0, 8), r"^Bias bits must be between 1 and 64, not 0$"),
+        ((8, 8, 8, 63), r"^Max shift must be between 0 and 62, not 63$"),
+    ],
+)
+def test_wrong_widths(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Widths(*arguments)
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match=r"^Slope must be at least 0, not Fraction\(-1, 1\)$"):
+        thresholds(Fraction(-1), Fraction(0), 2, 0, 1)
+    with pytest.raises(ValueError, match=r"^Accumulator bounds must be ascending, not 2\.\.1$"):
+        solve(Fraction(1), Fraction(0), 2, 2, 1)
+    with pytest.raises(ValueError, match=r"^Skip must be given exactly when there is a skip multiplier$"):
+        constants = Requantize(np.array([1]), np.array([0]), np.array([0]))
+        requantize(np.zeros((1, 1, 1, 1), np.int64), constants, 8, np.zeros((1, 1, 1, 1), np.uint8))
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("with_skip", [False, True])
+def test_array_arithmetic_equals_unbounded_integers(large, with_skip):
+    """Minimum and maximum shifts, biases across 0 and across the top code, and products beyond 63 bits."""
+    rng = random.Random(3)
+    top = 62 if large else 30
+    solutions = [
+        Solution(
+            rng.randint(-(1 << top), 1 << top),
+            rng.randint(-(1 << top), 1 << top) if with_skip else 0,
+            rng.randint(-(1 << top), 1 << top),
+            shift,
+        )
+        for shift in (0, 1, 7, 30, 62)
+    ]
+    constants = Requantize(
+        np.array([s.multiplier for s in solutions]),
+        np.array([s.bias for s in solutions]),
+        np.array([s.shift for s in solutions]),
+        np.array([s.skip_multiplier for s in solutions]) if with_skip else None,
+    )
+    acc = np.array([[[[rng.randint(-(1 << 24), 1 << 24) for _ in range(9)]]] * 5])
+    skip = np.array([[[[rng.randint(0, 255) for _ in range(9)]]] * 5], np.uint8) if with_skip else None
+    got = requantize(acc, constants, 8, skip)
+    assert got.dtype == np.uint8
+    for channel, solution in enumerate(solutions):
+        for i in range(9):
+            s = int(skip[0, channel, 0, i]) if skip is not None else 0
+            assert got[0, channel, 0, i] == solution.code(int(acc[0, channel, 0, i]), 8, s)
+
+
+def test_solve_channels_stores_what_solve_finds():
+    slopes, offsets = [Fraction(0.01), Fraction(-0.02), Fraction(0)], [Fraction(1), Fraction(2), Fraction(3)]
+    lo, hi = np.array([-90, -80, -70]), np.array([90, 80, 70])
+    constants, solutions = solve_channels(slopes, offsets, 4, lo, hi, skip_slopes=[Fraction(1, 3)] * 3, skip_bits=2)
+    for channel, solution in enumerate(solutions):
+        assert solution == solve(
+            slopes[channel],
+            offsets[channel],
+            4,
+            int(lo[channel]),
+            int(hi[channel]),
+            skip_slope=Fraction(1, 3),
+            skip_bits=2,
+            limits=INT64,
+        )
+        assert constants.multiplier[channel] == solution.multiplier
+        assert constants.skip_multiplier[channel] == solution.skip_multiplier
+        assert (constants.bias[channel], constants.shift[channel]) == (solution.bias, solution.shift)
+
+
+def test_fold_is_the_documented_expression():
+    rng = np.random.default_rng(0)
+    gamma, beta, mean, bias, scale = rng.normal(size=(5, 6))
+    variance = rng.uniform(0.1, 2, 6)
+    slope, offset = fold(
+        gamma=gamma,
+        beta=beta,
+        mean=mean,
+        variance=variance,
+        epsilon=1e-5,
+        bias=bias,
+        weight_scale=scale,
+        input_scale=0.3,
+        output_scale=0.7,
+        output_zero_point=5,
+    )
+    for c in range(6):
+        gain = gamma[c] / math.sqrt(variance[c] + 1e-5)
+        assert slope[c] == gain * (scale[c] * 0.3) / 0.7
+        assert offset[c] == (beta[c] + gain * (bias[c] - mean[c])) / 0.7 + 5
+
+
+def test_fold_refuses_what_is_not_finite():
+    one = np.ones(3)
+    with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match=r"^Slope and offset must be finite.* channel 1$"):
+        fold(
+            gamma=one,
+            beta=one,
+            mean=one,
+            variance=np.array([1.0, 0.0, 1.0]),
+            epsilon=0.0,
+            bias=one,
+            weight_scale=one,
+            input_scale=1.0,
+            output_scale=1.0,
+        )
