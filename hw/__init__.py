@@ -1,0 +1,1 @@
+"""RTL generators, one component a file, written in Amaranth; see the docstring of each component for its contract."""

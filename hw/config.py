@@ -1,0 +1,176 @@
+"""The parameters of one generated accelerator, with named presets."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from golden.network import Conv2d, IntegerNetwork, signed_width
+from golden.requantize import Widths
+
+__all__ = ["DIGIT_WIDTHS", "PRESETS", "AcceleratorConfig", "UnsupportedNetworkError", "check_digit_bits"]
+
+DIGIT_WIDTHS = (1, 2, 4, 8, 16)
+"""The digit widths that the array is generated for."""
+
+MAX_SHIFT = 62
+MAX_OUTPUT_BITS = 16
+MAX_WIDTH = 64
+
+
+class UnsupportedNetworkError(ValueError):
+    """A network that the configured hardware cannot compute; the message names the layer and both widths."""
+
+
+def check_digit_bits(value: int) -> int:
+    """Return ``value`` as an :class:`int`, refusing what is not in :data:`DIGIT_WIDTHS`."""
+    value = operator.index(value)
+    if value not in DIGIT_WIDTHS:
+        raise ValueError(f"Digit width must be 1, 2, 4, 8 or 16, not {value!r}")
+    return value
+
+
+def _signed_bits(values: np.ndarray) -> int:
+    """The least width of a two's complement number that holds each of ``values``."""
+    return signed_width(int(values.min()), int(values.max()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorConfig:
+    """Everything that distinguishes one generated accelerator from another.
+
+    Parameters
+    ----------
+    name : :class:`str`
+        What reports and files call it; an identifier.
+    rows : :class:`int`
+        Output channels computed in parallel; at least 1.
+    lanes : :class:`int`
+        Digit pairs multiplied per row and cycle; at least 1.
+    digit_bits : :class:`int`
+        Width d of the unsigned digits: 1, 2, 4, 8 or 16.
+    acc_bits : :class:`int`
+        Width of the accumulators, 2*d to 64. All sums are modulo ``2**acc_bits``, so only a layer's final
+        ``sum(W*u)`` has to fit, as a signed number.
+    multiplier_bits, skip_multiplier_bits, bias_bits : :class:`int`
+        Signed widths of M, M_skip and B, 2 to 64.
+    max_shift : :class:`int`
+        Largest S, 0 to 62.
+    max_output_bits : :class:`int`
+        Largest width of an output code and of a residual operand's code, 1 to 16 and at most ``acc_bits``.
+    requant_lanes : :class:`int`
+        Accumulators requantized per cycle, 1 to ``rows``.
+
+    Raises
+    ------
+    :class:`TypeError`
+        A number is not an integer, or the name is not a string.
+    :class:`ValueError`
+        A number is outside its range.
+    """
+
+    name: str
+    rows: int
+    lanes: int
+    digit_bits: int
+    acc_bits: int = 32
+    multiplier_bits: int = 26
+    skip_multiplier_bits: int = 34
+    bias_bits: int = 56
+    max_shift: int = 40
+    max_output_bits: int = 8
+    requant_lanes: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"Name must be a string, not {self.name!r}")
+        if not self.name.isidentifier():
+            raise ValueError(f"Name must be an identifier, not {self.name!r}")
+        for field in fields(self):
+            if field.name != "name":
+                value = getattr(self, field.name)
+                try:
+                    object.__setattr__(self, field.name, operator.index(value))
+                except TypeError:
+                    raise TypeError(f"{_titles[field.name]} must be an integer, not {value!r}") from None
+        self._check("rows", 1)
+        self._check("lanes", 1)
+        check_digit_bits(self.digit_bits)
+        self._check("acc_bits", 2 * self.digit_bits, MAX_WIDTH)
+        self._check("multiplier_bits", 2, MAX_WIDTH)
+        self._check("skip_multiplier_bits", 2, MAX_WIDTH)
+        self._check("bias_bits", 2, MAX_WIDTH)
+        self._check("max_shift", 0, MAX_SHIFT)
+        self._check("max_output_bits", 1, min(MAX_OUTPUT_BITS, self.acc_bits))
+        self._check("requant_lanes", 1, self.rows)
+
+    def _check(self, field: str, low: int, high: int | None = None) -> None:
+        value = getattr(self, field)
+        if value < low or (high is not None and value > high):
+            rule = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise ValueError(f"{_titles[field]} must be {rule}, not {value!r}")
+
+    @property
+    def widths(self) -> Widths:
+        """The limits of the requantization constants, as the solver of golden takes them."""
+        return Widths(
+            multiplier_bits=self.multiplier_bits,
+            skip_multiplier_bits=self.skip_multiplier_bits,
+            bias_bits=self.bias_bits,
+            max_shift=self.max_shift,
+        )
+
+    def check(self, network: IntegerNetwork) -> None:
+        """Refuse a network with a convolution or linear layer that this hardware cannot compute exactly.
+
+        Raises
+        ------
+        :class:`UnsupportedNetworkError`
+            One sentence with the layer's name, the width that it needs and the width that there is.
+        """
+        for op in network.operations:
+            if not isinstance(op, Conv2d):
+                continue
+            low, high = network.accumulator_bounds(op)
+            needs = [("acc_bits", _signed_bits(np.concatenate([low, high])))]
+            if op.requantize is not None:
+                needs.append(("max_output_bits", network.tensor(op.output).bits))
+                needs.append(("multiplier_bits", _signed_bits(op.requantize.multiplier)))
+                needs.append(("bias_bits", _signed_bits(op.requantize.bias)))
+                needs.append(("max_shift", int(op.requantize.shift.max())))
+                if op.skip is not None and op.requantize.skip_multiplier is not None:
+                    needs.append(("max_output_bits", network.tensor(op.skip).bits))
+                    needs.append(("skip_multiplier_bits", _signed_bits(op.requantize.skip_multiplier)))
+            for field, need in needs:
+                if need > getattr(self, field):
+                    raise UnsupportedNetworkError(
+                        f"Layer {op.name!r} needs {field} of at least {need}, "
+                        f"but configuration {self.name!r} has {getattr(self, field)}"
+                    )
+
+
+_titles = {
+    "rows": "Number of rows",
+    "lanes": "Number of lanes",
+    "digit_bits": "Digit width",
+    "acc_bits": "Accumulator width",
+    "multiplier_bits": "Multiplier width",
+    "skip_multiplier_bits": "Skip multiplier width",
+    "bias_bits": "Bias width",
+    "max_shift": "Largest shift",
+    "max_output_bits": "Largest output width",
+    "requant_lanes": "Number of requantizer lanes",
+}
+
+PRESETS = {
+    config.name: config
+    for config in (
+        AcceleratorConfig(name="tiny", rows=4, lanes=4, digit_bits=2, requant_lanes=2),
+        AcceleratorConfig(name="small", rows=16, lanes=16, digit_bits=4, requant_lanes=4),
+        AcceleratorConfig(name="wide", rows=64, lanes=64, digit_bits=2, requant_lanes=8),
+        AcceleratorConfig(name="int8", rows=16, lanes=16, digit_bits=8, requant_lanes=4),
+    )
+}
+"""The named configurations: ``tiny`` for tests, ``small``, ``wide`` for 2-bit networks, ``int8``."""
