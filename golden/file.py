@@ -143,7 +143,7 @@ def _parse(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> IntegerNe
         body = {key: value for key, value in item.items() if key != "type"}
         operations.append(_build(_OPERATIONS[kind], body, arrays, used, "operation"))
     if used != set(arrays):
-        raise NetworkError(f"arrays must all be used by the header, not so {sorted(set(arrays) - used)[0]!r}")
+        raise NetworkError(f"arrays must all be used by the header, not so {min(set(arrays) - used)!r}")
     return IntegerNetwork(document["name"], tuple(tensors), tuple(operations))
 
 

@@ -1,0 +1,62 @@
+# `make` prints this help. Every target makes the virtual environment it needs in .venv.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+NETWORK ?=
+CONFIG  ?= small
+SIM     ?= verilator
+FRAMES  ?= 1
+PDK     ?= mini
+LIBERTY ?=
+
+BIN := $(VENV)/bin
+# One stamp per extra: installing an extra again is cheap, torch comes only with training and the tests.
+install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(1)]'
+
+.DEFAULT_GOAL := help
+.PHONY: help sim synth test lint verilog train export clean
+
+help:  ## print this help
+	@echo "Pactolus: trained low-bit networks, their integers, and RTL that computes the very same integers."
+	@echo
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo "Variables: NETWORK=$(if $(NETWORK),$(NETWORK),all committed) CONFIG=$(CONFIG) SIM=$(SIM) FRAMES=$(FRAMES) PDK=$(PDK) LIBERTY=$(LIBERTY)"
+	@echo "All else: $(BIN)/pactolus --help"
+
+sim: $(VENV)/.sim  ## committed networks through the RTL, every code compared (NETWORK= CONFIG= SIM= FRAMES=)
+	@$(BIN)/pactolus sim $(NETWORK) --config $(CONFIG) --simulator $(SIM) --frames $(FRAMES)
+
+synth: $(VENV)/.synth  ## area per bit width: table, CSV, plot (PDK= LIBERTY=)
+	@$(BIN)/pactolus synth --pdk $(PDK) $(if $(LIBERTY),--liberty $(LIBERTY))
+
+test: $(VENV)/.test  ## every test
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.test  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+verilog: $(VENV)/.sim  ## build/verilog/datapath-$(CONFIG).v
+	@$(BIN)/pactolus verilog --config $(CONFIG)
+
+train: $(VENV)/.train  ## train the committed networks' recipe again; see pactolus train --help
+	@$(BIN)/pactolus train --help
+
+clean:  ## remove build/ and the virtual environment
+	rm -rf build $(VENV)
+
+$(BIN)/python:
+	@echo "Making the virtual environment in $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python must be 3.11 or newer, not " + sys.version.split()[0])'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.sim $(VENV)/.synth $(VENV)/.train: $(VENV)/.%: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing what 'make $*' needs ..."
+	@$(call install,$*)
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing what 'make test' needs ..."
+	@$(call install,sim,synth,train,test)
+	@touch $@ $(VENV)/.sim $(VENV)/.synth $(VENV)/.train
