@@ -1,0 +1,1 @@
+"""Training side: fake quantizers, layers, models, training and the export to the integer network."""

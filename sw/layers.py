@@ -1,0 +1,253 @@
+"""Thin modules over :mod:`sw.quantizers`: what a network is built from so that :mod:`sw.export` can take it.
+
+PyTorch's own ``BatchNorm2d``, ``BatchNorm1d``, ``MaxPool2d``, ``Flatten``, ``Identity`` and ``Dropout`` go with them.
+"""
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .quantizers import WeightQuantizer
+from .quantizers.pact import pact, pact_codes
+from .quantizers.rounding import check_bits, round_half_up
+from .quantizers.symmetric import symmetric, symmetric_codes
+
+__all__ = [
+    "ActivationQuantizer",
+    "GlobalAveragePool",
+    "InputQuantizer",
+    "PactActivation",
+    "QuantConv2d",
+    "QuantLinear",
+    "QuantizedWeight",
+    "ResidualAdd",
+    "SymmetricActivation",
+    "frozen",
+]
+
+
+class QuantizedWeight(nn.Module):
+    """What :class:`QuantConv2d` and :class:`QuantLinear` share: a weight, its quantizer, and the frozen integers."""
+
+    weight: nn.Parameter
+    quantizer: WeightQuantizer
+    _integers: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def to_int(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unsigned weight codes (int64) and their float64 scale, a scalar or one per output channel."""
+        return self.quantizer.to_int(self.weight) if self._integers is None else self._integers
+
+    def freeze(self) -> None:
+        """Fix the integer weights at what they are now: they no longer follow ``weight`` or the module's dtype."""
+        self._integers = self.to_int()
+
+    def quantized_weight(self) -> torch.Tensor:
+        """scale·W, on the grid: with the training gradient, or from the frozen integers in the dtype of ``weight``."""
+        if self._integers is None:
+            return self.quantizer(self.weight)
+        codes, scale = self._integers
+        grid, bits = self.quantizer.grid, self.quantizer.bits
+        integers = (grid.p(bits) * codes - grid.c(bits)).to(self.weight)
+        return integers * scale.to(self.weight).reshape(-1, *(1,) * (codes.dim() - 1))
+
+
+class QuantConv2d(nn.Conv2d, QuantizedWeight):
+    """A 2-D convolution with quantized weights.
+
+    Parameters
+    ----------
+    quantizer : :class:`sw.quantizers.WeightQuantizer`
+        For example ``Dorefa(4)``.
+
+    The others are those of :class:`torch.nn.Conv2d`; ``bias`` is off unless asked for (batch norm brings one), padding
+    is with zeros.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, *, quantizer: WeightQuantizer, stride=1, padding=0,
+                 dilation=1, groups=1, bias=False):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self.quantizer = quantizer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, self.quantized_weight(), self.bias)
+
+
+class QuantLinear(nn.Linear, QuantizedWeight):
+    """A linear layer with quantized weights; parameters as for :class:`QuantConv2d` and :class:`torch.nn.Linear`."""
+
+    def __init__(self, in_features, out_features, *, quantizer: WeightQuantizer, bias=True):
+        super().__init__(in_features, out_features, bias)
+        self.quantizer = quantizer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.quantized_weight(), self.bias)
+
+
+class ActivationQuantizer(nn.Module):
+    """What the three activation quantizers share: value = scale·(code − zero point), codes of ``bits`` bits.
+
+    Members
+    -------
+    bits : :class:`int`
+    scale : :class:`torch.Tensor`
+        A scalar in the dtype of the module's parameters.
+    zero_point : :class:`int`
+    """
+
+    bits: int
+    zero_point: int
+
+    @property
+    def scale(self) -> torch.Tensor:
+        raise NotImplementedError
+
+    def to_int(self, x: torch.Tensor) -> torch.Tensor:
+        """The codes (int64) that the module's output for the *input* ``x`` stands for."""
+        raise NotImplementedError
+
+
+class _TrainedClip(ActivationQuantizer):
+    """A quantizer with one trained clip, kept positive by projection: every use first raises it to ``FLOOR``.
+
+    The projection is in the module, so no training loop can forget it, and unlike a clamp in the graph it leaves the
+    clip its gradient. The clip takes part in L2 regularization like any parameter: :func:`sw.train.parameter_groups`
+    gives it its own λ.
+    """
+
+    FLOOR = 1e-3
+
+    def __init__(self, bits: int, clip: float):
+        super().__init__()
+        if not clip > 0:
+            raise ValueError(f"Initial clip must be positive, not {clip!r}")
+        self.bits = check_bits(bits)
+        self.clip = nn.Parameter(torch.tensor(float(clip)))
+
+    def projected_clip(self) -> torch.Tensor:
+        with torch.no_grad():
+            self.clip.clamp_(min=self.FLOOR)
+        return self.clip
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, clip={self.clip.item():.4g}"
+
+
+class PactActivation(_TrainedClip):
+    """PACT (:func:`sw.quantizers.pact.pact`) with one trained α per layer.
+
+    Parameters
+    ----------
+    bits : :class:`int`
+        1..16.
+    alpha : :class:`float`
+        Initial α. The paper starts well above typical activations and lets the L2 term pull it down.
+    """
+
+    zero_point = 0
+
+    def __init__(self, bits: int, *, alpha: float = 10.0):
+        super().__init__(bits, alpha)
+
+    @property
+    def scale(self) -> torch.Tensor:
+        return self.projected_clip().detach() / (2 ** self.bits - 1)
+
+    def to_int(self, x: torch.Tensor) -> torch.Tensor:
+        return pact_codes(x, self.projected_clip().detach(), self.bits).to(torch.int64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return pact(x, self.projected_clip(), self.bits)
+
+
+class SymmetricActivation(_TrainedClip):
+    """A signed quantizer with a trained symmetric clip and zero point 2^(bits−1), for a projection shortcut's output.
+
+    Parameters
+    ----------
+    bits : :class:`int`
+        2..16.
+    clip : :class:`float`
+        Initial clip.
+    """
+
+    def __init__(self, bits: int = 8, *, clip: float = 10.0):
+        super().__init__(bits, clip)
+        if bits < 2:
+            raise ValueError(f"Bits must be at least 2 for a signed activation, not {bits!r}")
+        self.zero_point = 2 ** (bits - 1)
+
+    @property
+    def scale(self) -> torch.Tensor:
+        return self.projected_clip().detach() / (self.zero_point - 1)
+
+    def to_int(self, x: torch.Tensor) -> torch.Tensor:
+        return symmetric_codes(x, self.projected_clip().detach(), self.bits).to(torch.int64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return symmetric(x, self.projected_clip(), self.bits)
+
+
+class InputQuantizer(ActivationQuantizer):
+    """The network's input on a fixed grid: code = clip(floor(x/scale + ½) + zero point, 0, 2^bits − 1), no gradient.
+
+    Parameters
+    ----------
+    scale : :class:`float`
+        Step, positive: 1/255 for images in 0..1.
+    zero_point : :class:`int`
+        The code of 0, 0..2^bits − 1: 128 for images in −1..1 with scale 1/127.
+    bits : :class:`int`
+        1..16.
+    """
+
+    def __init__(self, *, scale: float, zero_point: int = 0, bits: int = 8):
+        super().__init__()
+        self.bits = check_bits(bits)
+        if not scale > 0:
+            raise ValueError(f"Scale must be positive, not {scale!r}")
+        if not 0 <= zero_point < 2 ** bits:
+            raise ValueError(f"Zero point must be between 0 and {2 ** bits - 1}, not {zero_point!r}")
+        self.zero_point = zero_point
+        self._scale = float(scale)
+
+    @property
+    def scale(self) -> torch.Tensor:
+        return torch.tensor(self._scale, dtype=torch.float64)
+
+    def _codes(self, x: torch.Tensor) -> torch.Tensor:
+        return (round_half_up(x * (1 / self._scale)) + self.zero_point).clamp(0, 2 ** self.bits - 1)
+
+    def to_int(self, x: torch.Tensor) -> torch.Tensor:
+        return self._codes(x.detach()).to(torch.int64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self._codes(x.detach()) - self.zero_point) * self._scale
+
+
+class ResidualAdd(nn.Module):
+    """The sum of a block's two branches; an activation quantizer must follow."""
+
+    def forward(self, main: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
+        return main + shortcut
+
+
+class GlobalAveragePool(nn.Module):
+    """The mean over the whole map, (N, C, H, W) → (N, C); at export it becomes part of the linear layer after it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+def frozen(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A copy of ``model`` in evaluation mode and in ``dtype`` whose integer weights are those ``model`` has now.
+
+    Without freezing, converting to float64 could move a weight that lies on a rounding boundary to the next code.
+    """
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        if isinstance(module, QuantizedWeight):
+            module.freeze()
+    return model.to(dtype)

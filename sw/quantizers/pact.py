@@ -1,0 +1,58 @@
+"""PACT: activations clipped at a trained α (Choi et al., arXiv 1805.06085)."""
+from __future__ import annotations
+
+import torch
+
+from .rounding import check_bits, round_half_up
+
+__all__ = ["pact", "pact_codes"]
+
+
+def pact_codes(x: torch.Tensor, alpha: torch.Tensor, bits: int) -> torch.Tensor:
+    """Unsigned codes of PACT, in the floating type of ``x``: floor(clip(x, 0, α)·(2^k − 1)/α + ½).
+
+    The step α ÷ (2^k − 1) is rounded once to the type of ``alpha``; it is the scale that the exporter uses.
+
+    Parameters
+    ----------
+    x : :class:`torch.Tensor`
+        Any shape.
+    alpha : :class:`torch.Tensor`
+        Scalar, positive.
+    bits : :class:`int`
+        k, 1..16.
+    """
+    step = alpha / (2 ** check_bits(bits) - 1)
+    return round_half_up(torch.minimum(x.clamp(min=0), alpha) / step)
+
+
+class _Pact(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, alpha, bits):
+        ctx.save_for_backward(x, alpha)
+        return pact_codes(x, alpha, bits) * (alpha / (2 ** bits - 1))
+
+    @staticmethod
+    def backward(ctx, *grads):
+        x, alpha = ctx.saved_tensors
+        grad, = grads
+        clipped = x >= alpha
+        return grad * ((x >= 0) & ~clipped), (grad * clipped).sum().reshape(alpha.shape), None
+
+
+def pact(x: torch.Tensor, alpha: torch.Tensor, bits: int) -> torch.Tensor:
+    """PACT activation on the k-bit grid: value = code·α ÷ (2^k − 1), both 0 and α representable.
+
+    Equations 1 and 2 of the paper, with rounding half up. The gradients are those of equation 3: 1 to ``x`` on [0, α) and
+    0 elsewhere; to ``alpha`` the *sum* over all elements of the incoming gradient where x ≥ α.
+
+    Parameters
+    ----------
+    x : :class:`torch.Tensor`
+        Any shape.
+    alpha : :class:`torch.Tensor`
+        Scalar clip, positive, one per layer.
+    bits : :class:`int`
+        k, 1..16.
+    """
+    return _Pact.apply(x, alpha, check_bits(bits))
