@@ -1,0 +1,1 @@
+"""Benches that compare the RTL with golden on Verilator and on Icarus Verilog, and the runner that starts them."""

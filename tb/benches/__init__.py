@@ -1,0 +1,1 @@
+"""The cocotb side: coroutines that run inside the simulator. :mod:`tb.runner` starts them."""
