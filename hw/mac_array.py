@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import operator
 
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import check_digit_bits
+from hw.counters import Bit, bits_of, compress
+from hw.dot_product import ADDEND_ARRIVAL, DotProduct, carry_save_sum, register
 
 __all__ = ["MacArray", "beat_layout"]
 
@@ -35,6 +38,244 @@ def beat_layout(*, rows: int, lanes: int, digit_bits: int) -> data.StructLayout:
             "tile_last": 1,
         }
     )
+
+
+class ActivationRegister(wiring.Component):
+    """Holds the activation word of the last cycle; zero if there was none. Latency 1, no back-pressure, no reset.
+
+    Parameters
+    ----------
+    width : :class:`int`
+        Bits of the word.
+
+    Members
+    -------
+    i : ``In(width)``
+        The word.
+    valid : ``In(1)``
+        Whether there is one in this cycle.
+    o : ``Out(width)``
+        The word of the cycle before, or 0.
+    """
+
+    def __init__(self, *, width: int) -> None:
+        self.width = width
+        super().__init__({"i": In(width), "valid": In(1), "o": Out(width)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        word = Signal(self.width, reset_less=True)
+        m.d.sync += word.eq(Mux(self.valid, self.i, 0))
+        m.d.comb += self.o.eq(word)
+        return m
+
+
+class WeightRegister(wiring.Component):
+    """Holds the weight words of the last cycle, whether there were any or not. Latency 1, no reset.
+
+    Parameters
+    ----------
+    width : :class:`int`
+        Bits of all rows' words.
+
+    Members
+    -------
+    i : ``In(width)``
+        The words.
+    o : ``Out(width)``
+        The words of the cycle before.
+    """
+
+    def __init__(self, *, width: int) -> None:
+        self.width = width
+        super().__init__({"i": In(width), "o": Out(width)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        words = Signal(self.width, reset_less=True)
+        m.d.sync += words.eq(self.i)
+        m.d.comb += self.o.eq(words)
+        return m
+
+
+def _horner_addend(accumulator: Value, *, keep: Value, shift: Value, digit_bits: int) -> Value:
+    """What the accumulator adds to the next products: itself, or itself shifted by a digit, or (neither) nothing."""
+    width = len(accumulator)
+    shifted = (accumulator << digit_bits)[:width]
+    return Mux(keep, accumulator, 0) | Mux(shift, shifted, 0)
+
+
+class MacRow(wiring.Component):
+    """One row: a dot product that adds to its accumulator in every cycle.
+
+    ``acc`` becomes ``(acc if keep else 0) + (acc << digit_bits if shift else 0) + sum(x[l] * w[l])``, modulo
+    ``2**acc_bits``; ``keep`` and ``shift`` are those of the cycle, ``x`` and ``w`` of ``dot_latency`` cycles before.
+    No enable, no reset.
+
+    Parameters
+    ----------
+    lanes, digit_bits, acc_bits, pipeline
+        As of :class:`hw.dot_product.DotProduct`.
+
+    Members
+    -------
+    x, w : ``In(data.ArrayLayout(digit_bits, lanes))``
+        Digits.
+    keep, shift : ``In(1)``
+        At most one of them is high.
+    acc : ``Out(acc_bits)``
+        The accumulator.
+    """
+
+    def __init__(self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: bool) -> None:
+        self.lanes = lanes
+        self.digit_bits = digit_bits
+        self.acc_bits = acc_bits
+        self.pipeline = pipeline
+        word = data.ArrayLayout(digit_bits, lanes)
+        super().__init__({"x": In(word), "w": In(word), "keep": In(1), "shift": In(1), "acc": Out(acc_bits)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.dot_product = dot_product = DotProduct(
+            lanes=self.lanes, digit_bits=self.digit_bits, acc_bits=self.acc_bits, pipeline=self.pipeline
+        )
+        accumulator = Signal(self.acc_bits, reset_less=True)
+        m.d.sync += accumulator.eq(dot_product.result)
+        m.d.comb += [
+            dot_product.x.eq(self.x),
+            dot_product.w.eq(self.w),
+            dot_product.addend.eq(
+                _horner_addend(accumulator, keep=self.keep, shift=self.shift, digit_bits=self.digit_bits)
+            ),
+            self.acc.eq(accumulator),
+        ]
+        return m
+
+
+class OnesRow(wiring.Component):
+    """The ones row: a :class:`MacRow` with 1 in every lane's weight if ``ones``, else 0, without the multipliers.
+
+    The lanes are summed first and the sum's few bits are gated, not the lanes.
+
+    Parameters
+    ----------
+    lanes, digit_bits, acc_bits, pipeline
+        As of :class:`hw.dot_product.DotProduct`.
+
+    Members
+    -------
+    x : ``In(data.ArrayLayout(digit_bits, lanes))``
+        Digits.
+    ones : ``In(1)``
+        Whether the digits count; of the same cycle as ``keep`` and ``shift``.
+    keep, shift : ``In(1)``
+        At most one of them is high.
+    acc : ``Out(acc_bits)``
+        The accumulator.
+    """
+
+    def __init__(self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: bool) -> None:
+        self.lanes = lanes
+        self.digit_bits = digit_bits
+        self.acc_bits = acc_bits
+        self.pipeline = pipeline
+        super().__init__(
+            {
+                "x": In(data.ArrayLayout(digit_bits, lanes)),
+                "ones": In(1),
+                "keep": In(1),
+                "shift": In(1),
+                "acc": Out(acc_bits),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        accumulator = Signal(self.acc_bits, reset_less=True)
+        addend = Signal(self.acc_bits)
+        m.d.comb += addend.eq(
+            _horner_addend(accumulator, keep=self.keep, shift=self.shift, digit_bits=self.digit_bits)
+        )
+
+        columns: list[list[Bit]] = [[] for _ in range(self.acc_bits)]
+        for index, bit in enumerate(bits_of(self.x.as_value())):
+            columns[index % self.digit_bits].append(bit)
+        columns = compress(m, columns, prefix="lanes")
+        if self.pipeline:
+            columns = register(m, columns, "carry_save")
+        for weight, column in enumerate(columns):
+            for row, bit in enumerate(column):
+                gated = Signal(name=f"gated_{row}_{weight}")
+                m.d.comb += gated.eq(bit.source[bit.index] & self.ones)
+                column[row] = Bit(bit.arrival, gated, 0)
+        for column, bit in zip(columns, bits_of(addend, ADDEND_ARRIVAL), strict=True):
+            column.append(bit)
+        columns = compress(m, columns, prefix="sum")
+        m.d.sync += accumulator.eq(carry_save_sum(m, columns))
+        m.d.comb += self.acc.eq(accumulator)
+        return m
+
+
+class Drain(wiring.Component):
+    """The registers that take the finished accumulators out. Latency 1, no reset.
+
+    Parameters
+    ----------
+    rows, acc_bits, drain_rows
+        As of :class:`MacArray`.
+
+    Members
+    -------
+    i_rows : ``In(rows * acc_bits)``
+        The rows' accumulators, row 0 in the low bits.
+    i_ones : ``In(acc_bits)``
+        The ones row's accumulator.
+    capture, advance : ``In(1)``
+        As of :class:`MacArray`.
+    o_rows : ``Out(drain_rows * acc_bits)``
+        The lowest ``drain_rows`` registers.
+    o_ones : ``Out(acc_bits)``
+        The captured ones row.
+    """
+
+    def __init__(self, *, rows: int, acc_bits: int, drain_rows: int) -> None:
+        self.rows = rows
+        self.acc_bits = acc_bits
+        self.drain_rows = drain_rows
+        super().__init__(
+            {
+                "i_rows": In(rows * acc_bits),
+                "i_ones": In(acc_bits),
+                "capture": In(1),
+                "advance": In(1),
+                "o_rows": Out(drain_rows * acc_bits),
+                "o_ones": Out(acc_bits),
+            }
+        )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        width = self.rows * self.acc_bits
+        step = self.drain_rows * self.acc_bits
+        rows = Signal(width, reset_less=True)
+        ones = Signal(self.acc_bits, reset_less=True)
+        # One-hot AND-OR, since libraries have it as one cell where two multiplexers would be two.
+        load = Signal()
+        move = Signal()
+        hold = Signal()
+        m.d.comb += [
+            load.eq(self.capture),
+            move.eq(self.advance & ~self.capture),
+            hold.eq(~self.advance & ~self.capture),
+        ]
+        below = Cat(rows[step:], rows[width - step :])
+        m.d.sync += [
+            rows.eq(Mux(load, self.i_rows, 0) | Mux(move, below, 0) | Mux(hold, rows, 0)),
+            ones.eq(Mux(load, self.i_ones, ones)),
+        ]
+        m.d.comb += [self.o_rows.eq(rows[:step]), self.o_ones.eq(ones)]
+        return m
 
 
 class MacArray(wiring.Component):
@@ -136,3 +377,76 @@ class MacArray(wiring.Component):
                 "o_ones": Out(self.acc_bits),
             }
         )
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        beat = self.i.payload
+        word_bits = self.lanes * self.digit_bits
+        parameters = {
+            "lanes": self.lanes,
+            "digit_bits": self.digit_bits,
+            "acc_bits": self.acc_bits,
+            "pipeline": self.pipeline,
+        }
+
+        # Cycle 0: the beat. Cycle 1: its words and flags in registers.
+        m.submodules.activation_register = activations = ActivationRegister(width=word_bits)
+        m.submodules.weight_register = weights = WeightRegister(width=self.rows * word_bits)
+        m.d.comb += [
+            activations.i.eq(beat.activations),
+            activations.valid.eq(self.i.valid),
+            weights.i.eq(beat.weights),
+        ]
+        keep = Signal(reset_less=True)
+        shift = Signal(reset_less=True)
+        ones = Signal(reset_less=True)
+        taken = Signal()
+        last = Signal()
+        m.d.sync += [
+            keep.eq(~(self.i.valid & (beat.first | beat.shift))),
+            shift.eq(self.i.valid & beat.shift & ~beat.first),
+            ones.eq(beat.ones),
+            taken.eq(self.i.valid),
+            last.eq(self.i.valid & beat.last),
+        ]
+
+        # Cycle 2, with the pipeline register only: the products wait in it, and the flags for them.
+        if self.pipeline:
+            flags = Cat(keep, shift, ones)
+            waiting = Signal(len(flags), reset_less=True)
+            waiting_taken = Signal()
+            waiting_last = Signal()
+            m.d.sync += [waiting.eq(flags), waiting_taken.eq(taken), waiting_last.eq(last)]
+            keep, shift, ones = waiting
+            taken, last = waiting_taken, waiting_last
+
+        # Cycle latency - 1: the accumulators add. Cycle latency: they hold the beat.
+        m.submodules.ones_row = ones_row = OnesRow(**parameters)
+        m.d.comb += [
+            ones_row.x.eq(activations.o),
+            ones_row.ones.eq(ones),
+            ones_row.keep.eq(keep),
+            ones_row.shift.eq(shift),
+        ]
+        accumulators = []
+        for index in range(self.rows):
+            m.submodules[f"row_{index}"] = row = MacRow(**parameters)
+            m.d.comb += [
+                row.x.eq(activations.o),
+                row.w.eq(weights.o.word_select(index, word_bits)),
+                row.keep.eq(keep),
+                row.shift.eq(shift),
+            ]
+            accumulators.append(row.acc)
+        m.d.sync += self.complete.eq(last | (self.complete & ~taken & ~self.capture))
+
+        m.submodules.drain = drain = Drain(rows=self.rows, acc_bits=self.acc_bits, drain_rows=self.drain_rows)
+        m.d.comb += [
+            drain.i_rows.eq(Cat(accumulators)),
+            drain.i_ones.eq(ones_row.acc),
+            drain.capture.eq(self.capture),
+            drain.advance.eq(self.advance),
+            self.o_rows.eq(drain.o_rows),
+            self.o_ones.eq(drain.o_ones),
+        ]
+        return m
