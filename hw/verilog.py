@@ -25,8 +25,8 @@ class GenerateError(RuntimeError):
 def generate(component: wiring.Component, *, name: str | None = None) -> str:
     """Return the Verilog of ``component`` and all of its parts.
 
-    Ports are those of the component's signature, ``__`` between the parts of a path, with ``clk`` and ``rst`` (active
-    high) where it has registers. Every component below it is one module named after its ``module_name``, or else its
+    Ports are those of the component's signature, ``__`` between the parts of a path, with ``clk`` where there are
+    registers and ``rst`` (active high) where any of them is reset. Every component below it is one module named after its ``module_name``, or else its
     class in snake case, and components of one class with equal constructor parameters share one module: for this,
     parameters must be readable as attributes of the same name. (A component that does not follow this gets a module
     of its own.) Where modules would have one name, the later ones get ``_2``, ``_3`` and so on.
@@ -121,7 +121,9 @@ class _Generator:
         self._replace_components(fragment)
         ports = _ports(component)
         text = rtlil.convert(fragment, unique, ports=ports, emit_src=False)
-        clocks = frozenset(re.findall(r"(?m)^  wire .*\binput \d+ \\(\S+)$", text)) - ports.keys()
+        if len(re.findall(r"\\rst\b", text)) == 1:
+            text = re.sub(r"(?m)^  wire .*\\rst\n", "", text)
+        clocks = frozenset(re.findall(r"(?m)^  wire .*\binput \d+ +\\(\S+)$", text)) - ports.keys()
         if not clocks <= {"clk", "rst"}:
             raise GenerateError(f"{type(component).__name__} must have no clock domain but sync, not {sorted(clocks)}")
         self.modules.append(_without_field_wires(text))
