@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -147,8 +147,8 @@ def export(model: nn.Module, sample: torch.Tensor, *, name: str = "network", lim
 
     * :class:`~sw.layers.QuantConv2d` and :class:`~sw.layers.QuantLinear` on quantized tensors, each followed by an
       optional batch norm and an activation quantizer; the model's last one gives accumulators instead,
-    * :class:`~sw.layers.ResidualAdd` (or ``+``) of a convolution's or linear layer's result and a quantized tensor, or of
-      two quantized tensors, followed by an activation quantizer,
+    * :class:`~sw.layers.ResidualAdd` (or ``+``) of a convolution's or linear layer's result and a quantized tensor, or
+      of two quantized tensors, followed by an activation quantizer,
     * ``MaxPool2d`` on quantized tensors, ``flatten`` before a linear layer,
     * :class:`~sw.layers.GlobalAveragePool` or ``AdaptiveAvgPool2d(1)`` of a quantized tensor before a linear layer,
     * ``Identity`` and dropout, which vanish.
@@ -167,7 +167,7 @@ def export(model: nn.Module, sample: torch.Tensor, *, name: str = "network", lim
     Raises
     ------
     ExportError
-        If the model has something else; the sentence names the node as ``torch.fx`` does.
+        If the model has something else; the sentence names the module by its path, or the node as ``torch.fx`` does.
     """
     reference = frozen(model)
     graph = _trace(reference)
@@ -240,6 +240,20 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, self.LEAVES) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _labels(graph: fx.Graph) -> dict[fx.Node, str]:
+    """How nodes are called: by the module's path, ``block1.conv1``, with a number from its second call on."""
+    labels: dict[fx.Node, str] = {}
+    for node in graph.nodes:
+        name = str(node.target) if node.op == "call_module" else node.name
+        labels[node] = _unused(name, labels.values())
+    return labels
+
+
+def _unused(name: str, taken: Collection[str]) -> str:
+    """``name``, or its first numbered form that is not taken."""
+    return next(n for n in (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
 
 
 def _trace(model: nn.Module) -> fx.Graph:
@@ -331,7 +345,6 @@ class _Result:
     operation: Conv2d
     source: Tensor
     shape: tuple[int, int, int]
-    flat: bool
     weight_scale: np.ndarray
     input_scale: float
     bias: np.ndarray | float
@@ -395,6 +408,10 @@ class _Builder:
 
     def __init__(self, model: nn.Module, graph: fx.Graph, sample: torch.Tensor, limits: Widths):
         self.graph, self.limits = graph, limits
+        self.labels = _labels(graph)
+        self.inputs = [node for node in graph.nodes if node.op == "placeholder"]
+        if len(self.inputs) != 1:
+            raise ExportError(f"Model must have one input, not {len(self.inputs)}")
         self.modules = dict(model.named_modules())
         self.recorded = _Recorder(model, graph).record(sample)
         self.tensors: list[Tensor] = []
@@ -403,7 +420,6 @@ class _Builder:
         self.channels: list[_Channels | None] = []
         self.nodes: dict[str, str] = {}
         self.values: dict[fx.Node, _Value] = {}
-        self.inputs: list[fx.Node] = []
         self.quantizers: list[InputQuantizer] = []
 
     @property
@@ -412,15 +428,14 @@ class _Builder:
 
     def build(self, name: str) -> tuple[IntegerNetwork, list[LayerReport]]:
         for node in self.graph.nodes:
-            if node.op == "placeholder":
-                self.inputs.append(node)
-                if len(self.inputs) > 1:
-                    raise _refusal(node, "must not exist: a model has one input")
-            elif node.op == "output":
+            if node.op == "output":
                 self._output(node)
-            else:
+            elif node not in self.inputs:
                 self._node(node)
         return IntegerNetwork(name, tuple(self.tensors), tuple(self.operations)), self.layers
+
+    def _refusal(self, node: fx.Node, reason: str) -> ExportError:
+        return ExportError(f"Node {self.labels[node]!r} {reason}")
 
     def _node(self, node: fx.Node) -> None:
         if node.op == "call_module":
@@ -433,7 +448,7 @@ class _Builder:
         elif isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d):
             source = self._sources(node, 1)[0]
             if source in self.inputs:
-                raise _refusal(node, "must follow an InputQuantizer")
+                raise self._refusal(node, "must follow an InputQuantizer")
             self.values[node] = self.values[source]
         elif isinstance(module, QuantizedWeight):
             self.values[node] = self._weighted(node, module)
@@ -452,38 +467,41 @@ class _Builder:
         elif isinstance(module, nn.Flatten) or node.target in (torch.flatten, "flatten"):
             self.values[node] = self._flatten(node, module)
         elif isinstance(module, nn.Conv2d | nn.Linear):
-            raise _refusal(node, f"must have quantized weights (Quant{what}), not those of {what}")
+            raise self._refusal(node, f"must have quantized weights (Quant{what}), not those of {what}")
         else:
-            raise _refusal(node, f"must be one of sw.layers' modules, a max pool, a flatten or a sum, not {what!r}")
+            raise self._refusal(
+                node, f"must be one of sw.layers' modules, a max pool, a flatten or a sum, not {what!r}")
 
     def _sources(self, node: fx.Node, count: int) -> list[fx.Node]:
         """The nodes that ``node`` reads, ``count`` of them."""
         sources = [arg for arg in node.args if isinstance(arg, fx.Node)]
         if len(sources) != count or len(node.all_input_nodes) > count:
-            raise _refusal(node, f"must read {count} computed tensor{'s'[: count > 1]}, not {node.args!r}")
+            raise self._refusal(node, f"must read {count} computed tensor{'s'[: count > 1]}, not {node.args!r}")
         return sources
 
-    def _value(self, node: fx.Node) -> tuple[fx.Node, _Value]:
+    def _value(self, node: fx.Node) -> tuple[str, _Value]:
+        """What ``node`` reads, and how it is called."""
         source, = self._sources(node, 1)
         if source in self.inputs:
-            raise _refusal(node, "must read a quantized tensor, not the model's input: put an InputQuantizer first")
-        return source, self.values[source]
+            raise self._refusal(
+                node, "must read a quantized tensor, not the model's input: put an InputQuantizer first")
+        return self.labels[source], self.values[source]
 
-    def _code(self, node: fx.Node) -> _Code:
-        """The quantized tensor that ``node`` reads."""
+    def _code(self, node: fx.Node, *, average: bool = False) -> _Code | _Average:
+        """The quantized tensor, or with ``average`` also the averaged one, that ``node`` reads."""
         source, value = self._value(node)
-        if not isinstance(value, _Code):
-            raise _refusal(node, f"must read a quantized tensor: put a PactActivation behind {source.name!r}")
+        if not isinstance(value, _Code) and not (average and isinstance(value, _Average)):
+            raise self._refusal(node, f"must read a quantized tensor: put a PactActivation behind {source!r}")
         return value
 
     def _tensor(self, node: fx.Node, quantizer: ActivationQuantizer) -> Tensor:
-        return Tensor(node.name, self._shape(node), Kind.CODE, quantizer.bits, quantizer.zero_point,
+        return Tensor(self.labels[node], self._shape(node), Kind.CODE, quantizer.bits, quantizer.zero_point,
                       quantizer.scale.double().item())
 
     def _shape(self, node: fx.Node) -> tuple[int, int, int]:
         _, *shape = self.recorded[node.name].shape
         if len(shape) not in (1, 3):
-            raise _refusal(node, f"must give (N, C, H, W) or (N, features), not {(len(shape) + 1)} dimensions")
+            raise self._refusal(node, f"must give (N, C, H, W) or (N, features), not {(len(shape) + 1)} dimensions")
         return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)
 
     def _flat(self, node: fx.Node) -> bool:
@@ -492,7 +510,7 @@ class _Builder:
     def _input(self, node: fx.Node, module: InputQuantizer) -> None:
         source, = self._sources(node, 1)
         if source not in self.inputs or self.quantizers:
-            raise _refusal(node, "must be the only InputQuantizer and read the model's input")
+            raise self._refusal(node, "must be the only InputQuantizer and read the model's input")
         self.quantizers.append(module)
         self._emit_tensor(self._tensor(node, module), node)
 
@@ -509,46 +527,44 @@ class _Builder:
         self.layers.append(layer)
         self.channels.append(channels)
 
-    def _unused(self, name: str) -> str:
-        """``name``, with a number where a result that several nodes read is computed once for each."""
-        names = {operation.name for operation in self.operations}
-        return next(n for n in [name, *(f"{name}_{i}" for i in range(2, len(names) + 3))] if n not in names)
+    def _operation_name(self, name: str) -> str:
+        """A result that several nodes read is computed once for each, under a name of its own."""
+        return _unused(name, [operation.name for operation in self.operations])
 
     def _weighted(self, node: fx.Node, module: QuantizedWeight) -> _Result:
-        source, value = self._value(node)
-        if not isinstance(value, _Code | _Average):
-            raise _refusal(node, f"must read a quantized tensor: put a PactActivation behind {source.name!r}")
+        value = self._code(node, average=True)
         tensor = value.tensor
         codes, scale = (x.numpy() for x in module.to_int())
         geometry: dict = {}
         if isinstance(module, QuantConv2d):
             if value.flat or isinstance(value, _Average):
-                raise _refusal(node, "must read a map, not a flattened or averaged tensor")
+                raise self._refusal(node, "must read a map, not a flattened or averaged tensor")
             if isinstance(module.padding, str) or module.padding_mode != "zeros":
-                raise _refusal(node, f"must have numbers for padding and padding mode 'zeros', not "
-                                     f"{module.padding!r} and {module.padding_mode!r}")
+                raise self._refusal(node, "must have numbers for padding and padding mode 'zeros', not "
+                                          f"{module.padding!r} and {module.padding_mode!r}")
             geometry = {"stride": module.stride, "dilation": module.dilation, "padding": module.padding * 2,
                         "groups": module.groups}
         else:
             assert isinstance(module, QuantLinear)
             if not value.flat:
-                raise _refusal(node, "must read (N, features): put torch.flatten(x, 1) before it")
+                raise self._refusal(node, "must read (N, features): put torch.flatten(x, 1) before it")
             broadcast = isinstance(value, _Average)
-            codes = codes.reshape(len(codes), *(tensor.shape if not broadcast else (tensor.shape[0], 1, 1)))
+            kernel = (1, 1) if broadcast else tensor.shape[1:]
+            codes = codes.reshape(len(codes), tensor.shape[0], *kernel)
             geometry = {"broadcast": broadcast}
-        operation = Conv2d(node.name, tensor.name, node.name, codes, module.quantizer.bits, module.quantizer.grid,
-                           **geometry)
+        quantizer, label = module.quantizer, self.labels[node]
+        operation = Conv2d(label, tensor.name, label, codes, quantizer.bits, quantizer.grid, **geometry)
         positions = tensor.shape[1] * tensor.shape[2] if operation.broadcast else 1
         bias = module.bias.detach().numpy() if isinstance(module.bias, torch.Tensor) else 0.0
-        return _Result(operation, tensor, self._shape(node), self._flat(node),
-                       np.broadcast_to(scale, len(codes)), tensor.scale / positions, bias)
+        return _Result(operation, tensor, self._shape(node), np.broadcast_to(scale, len(codes)),
+                       tensor.scale / positions, bias)
 
     def _norm(self, node: fx.Node, module: nn.BatchNorm1d | nn.BatchNorm2d) -> _Result:
         source, value = self._value(node)
         if not isinstance(value, _Result) or value.norm is not None or value.skip is not None:
-            raise _refusal(node, f"must read a convolution or a linear layer directly, not {source.name!r}")
+            raise self._refusal(node, f"must read a convolution or a linear layer directly, not {source!r}")
         if module.running_mean is None or module.running_var is None:
-            raise _refusal(node, "must track running statistics")
+            raise self._refusal(node, "must track running statistics")
         gamma, beta = (None if p is None else p.detach().numpy() for p in (module.weight, module.bias))
         norm = _Norm(1.0 if gamma is None else gamma, 0.0 if beta is None else beta, module.running_mean.numpy(),
                      module.running_var.numpy(), module.eps)
@@ -556,42 +572,47 @@ class _Builder:
 
     def _sum(self, node: fx.Node) -> _Value:
         if node.kwargs:
-            raise _refusal(node, f"must be a plain sum, not one with {', '.join(node.kwargs)}")
+            raise self._refusal(node, f"must be a plain sum, not one with {', '.join(node.kwargs)}")
         sources = [arg for arg in node.args if isinstance(arg, fx.Node)]
         if len(sources) != 2 or any(s in self.inputs for s in sources):
-            raise _refusal(node, f"must add two computed tensors, not {node.args!r}")
+            raise self._refusal(node, f"must add two computed tensors, not {node.args!r}")
         a, b = (self.values[s] for s in sources)
         if len({self.recorded[n.name].shape for n in (*sources, node)}) > 1:
-            raise _refusal(node, "must add tensors of one shape")
+            raise self._refusal(node, "must add tensors of one shape")
         if isinstance(a, _Code) and isinstance(b, _Code):
-            return _Sum(node.name, a, b)
+            return _Sum(self.labels[node], a, b)
         result, skip = (b, a) if isinstance(a, _Code) else (a, b)
         if not isinstance(skip, _Code) or not isinstance(result, _Result):
-            raise _refusal(node, "must have a quantized tensor as one operand: put a SymmetricActivation behind "
-                                 f"{sources[1].name!r}, or a PactActivation where it is not negative")
+            raise self._refusal(
+                node, "must have a quantized tensor as one operand: put a SymmetricActivation behind "
+                      f"{self.labels[sources[1]]!r}, or a PactActivation where it is not negative")
         if result.skip is not None:
-            raise _refusal(node, "must be the only sum before an activation quantizer")
+            raise self._refusal(node, "must be the only sum before an activation quantizer")
         return dataclasses.replace(result, skip=skip.tensor)
 
     def _flatten(self, node: fx.Node, module: nn.Module | None) -> _Value:
         source, value = self._value(node)
-        start, end = (module.start_dim, module.end_dim) if isinstance(module, nn.Flatten) else \
-            (*node.args[1:], *(node.kwargs.get(key, default) for key, default in
-                               (("start_dim", 0), ("end_dim", -1))[len(node.args) - 1:]))
+        if isinstance(module, nn.Flatten):
+            start, end = module.start_dim, module.end_dim
+        else:
+            given: dict = {**dict(zip(("start_dim", "end_dim"), node.args[1:])), **node.kwargs}
+            start, end = given.get("start_dim", 0), given.get("end_dim", -1)
         if (start, end) not in ((1, -1), (1, 3)) or not isinstance(value, _Code | _Average):
-            raise _refusal(node, f"must flatten a quantized tensor from dimension 1 on, not {source.name!r} "
-                                 f"from {start} to {end}")
+            raise self._refusal(
+                node, f"must flatten a quantized tensor from dimension 1 on, not {source!r} from {start} to {end}")
         return dataclasses.replace(value, flat=True)
 
     def _max_pool(self, node: fx.Node, module: nn.MaxPool2d) -> None:
         value = self._code(node)
         if value.flat or module.ceil_mode or _pair(module.dilation) != (1, 1) or module.return_indices:
-            raise _refusal(node, "must pool a map without ceil_mode, dilation and indices")
+            raise self._refusal(node, "must pool a map without ceil_mode, dilation and indices")
         kernel, stride, padding = (_pair(x) for x in (module.kernel_size, module.stride, module.padding))
-        output = dataclasses.replace(value.tensor, name=node.name, shape=self._shape(node))
-        operation = MaxPool2d(node.name, value.tensor.name, node.name, kernel, stride, padding * 2)
-        self._emit(operation, output, node, LayerReport(
-            name=node.name, tensor=node.name, shape=output.shape, input_bits=output.bits, output_bits=output.bits))
+        label = self.labels[node]
+        output = dataclasses.replace(value.tensor, name=label, shape=self._shape(node))
+        operation = MaxPool2d(label, value.tensor.name, label, kernel, stride, padding * 2)
+        layer = LayerReport(name=label, tensor=label, shape=output.shape, input_bits=output.bits,
+                            output_bits=output.bits)
+        self._emit(operation, output, node, layer)
 
     def _quantize(self, node: fx.Node, module: ActivationQuantizer) -> None:
         source, value = self._value(node)
@@ -601,10 +622,11 @@ class _Builder:
         elif isinstance(value, _Sum):
             self._add(node, value, output)
         else:
-            raise _refusal(node, f"must follow a convolution, a linear layer or a sum, not {source.name!r}")
+            raise self._refusal(node, f"must follow a convolution, a linear layer or a sum, not {source!r}")
 
     def _requantize(self, node: fx.Node, result: _Result, output: Tensor) -> None:
-        operation = dataclasses.replace(result.operation, name=self._unused(result.operation.name), output=node.name)
+        operation = dataclasses.replace(result.operation, name=self._operation_name(result.operation.name),
+                                        output=output.name)
         slope, offset = self._fold(result, output.scale, output.zero_point)
         lo, hi = _bounds(operation, result, slope, offset)
         slopes = [Fraction(s) for s in slope.tolist()]
@@ -631,10 +653,10 @@ class _Builder:
         solution = solve(slope, offset, output.bits, 0, a.max_code, skip_slope=skip_slope, skip_bits=b.bits,
                          limits=self.limits)
         count = output.shape[0]
-        operation = Add(self._unused(value.name), a.name, b.name, output.name,
-                        *(np.full(count, x, np.int64) for x in (solution.multiplier, solution.skip_multiplier,
-                                                               solution.bias)),
-                        np.full(count, solution.shift, np.uint8))
+        operation = Add(self._operation_name(value.name), a.name, b.name, output.name,
+                        multiplier_a=np.full(count, solution.multiplier, np.int64),
+                        multiplier_b=np.full(count, solution.skip_multiplier, np.int64),
+                        bias=np.full(count, solution.bias, np.int64), shift=np.full(count, solution.shift, np.uint8))
         layer = LayerReport(name=operation.name, tensor=output.name, shape=output.shape, input_bits=a.bits,
                             output_bits=output.bits)
         self._emit(operation, output, node, _with_constants(layer, operation.requantize, [solution]),
@@ -649,16 +671,17 @@ class _Builder:
             return
         if isinstance(value, _Sum) or (isinstance(value, _Result) and value.skip is not None):
             assert isinstance(source, fx.Node)
-            raise _refusal(source, "must be followed by an activation quantizer: a residual sum has to be clipped")
+            raise self._refusal(source, "must be followed by an activation quantizer: a residual sum has to be clipped")
         if not isinstance(source, fx.Node) or not isinstance(value, _Result):
             raise ExportError("Model must return the result of one convolution, linear layer or activation quantizer")
         slope, offset = self._fold(value, 1.0, 0)
         offset = offset - slope * (value.source.zero_point * _positions(value)) * \
             value.operation.weights.sum(axis=(1, 2, 3))
-        operation = dataclasses.replace(value.operation, name=self._unused(value.operation.name), output=source.name)
+        operation = dataclasses.replace(value.operation, name=self._operation_name(value.operation.name),
+                                        output=self.labels[source])
         lo, hi = _bounds(operation, value, slope, offset)
         width = signed_width(int(lo.min()), int(hi.max()))
-        output = Tensor(source.name, value.shape, Kind.ACCUMULATOR, width, slope=slope, offset=offset)
+        output = Tensor(self.labels[source], value.shape, Kind.ACCUMULATOR, width, slope=slope, offset=offset)
         self._emit(operation, output, source, self._layer(operation, value, None, width))
 
     def _fold(self, result: _Result, output_scale: float, output_zero_point: int) -> tuple[np.ndarray, np.ndarray]:
@@ -675,10 +698,6 @@ class _Builder:
         return LayerReport(name=operation.name, tensor=operation.output, shape=result.shape,
                            weight_bits=operation.bits, input_bits=result.source.bits,
                            output_bits=output.bits if output else None, accumulator_bits=accumulator_bits)
-
-
-def _refusal(node: fx.Node, reason: str) -> ExportError:
-    return ExportError(f"Node {node.name!r} {reason}")
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

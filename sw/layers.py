@@ -32,7 +32,7 @@ __all__ = [
 class QuantizedWeight(nn.Module):
     """What :class:`QuantConv2d` and :class:`QuantLinear` share: a weight, its quantizer, and the frozen integers."""
 
-    weight: nn.Parameter
+    weight: torch.Tensor
     quantizer: WeightQuantizer
     _integers: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -72,6 +72,7 @@ class QuantConv2d(nn.Conv2d, QuantizedWeight):
         self.quantizer = quantizer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve with the quantized weights."""
         return self._conv_forward(x, self.quantized_weight(), self.bias)
 
 
@@ -83,6 +84,7 @@ class QuantLinear(nn.Linear, QuantizedWeight):
         self.quantizer = quantizer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply by the quantized weights."""
         return functional.linear(x, self.quantized_weight(), self.bias)
 
 
@@ -102,6 +104,7 @@ class ActivationQuantizer(nn.Module):
 
     @property
     def scale(self) -> torch.Tensor:
+        """The step between two codes, a scalar."""
         raise NotImplementedError
 
     def to_int(self, x: torch.Tensor) -> torch.Tensor:
@@ -127,11 +130,13 @@ class _TrainedClip(ActivationQuantizer):
         self.clip = nn.Parameter(torch.tensor(float(clip)))
 
     def projected_clip(self) -> torch.Tensor:
+        """The trained clip, at least ``FLOOR``."""
         with torch.no_grad():
             self.clip.clamp_(min=self.FLOOR)
         return self.clip
 
     def extra_repr(self) -> str:
+        """What ``print(model)`` shows."""
         return f"bits={self.bits}, clip={self.clip.item():.4g}"
 
 
@@ -153,12 +158,15 @@ class PactActivation(_TrainedClip):
 
     @property
     def scale(self) -> torch.Tensor:
+        """The step between two codes, a scalar."""
         return self.projected_clip().detach() / (2 ** self.bits - 1)
 
     def to_int(self, x: torch.Tensor) -> torch.Tensor:
+        """Codes (int64) for the input ``x``."""
         return pact_codes(x, self.projected_clip().detach(), self.bits).to(torch.int64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Clip and quantize."""
         return pact(x, self.projected_clip(), self.bits)
 
 
@@ -181,12 +189,15 @@ class SymmetricActivation(_TrainedClip):
 
     @property
     def scale(self) -> torch.Tensor:
+        """The step between two codes, a scalar."""
         return self.projected_clip().detach() / (self.zero_point - 1)
 
     def to_int(self, x: torch.Tensor) -> torch.Tensor:
+        """Codes (int64) for the input ``x``."""
         return symmetric_codes(x, self.projected_clip().detach(), self.bits).to(torch.int64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Clip and quantize."""
         return symmetric(x, self.projected_clip(), self.bits)
 
 
@@ -215,15 +226,18 @@ class InputQuantizer(ActivationQuantizer):
 
     @property
     def scale(self) -> torch.Tensor:
+        """The step between two codes, a scalar."""
         return torch.tensor(self._scale, dtype=torch.float64)
 
     def _codes(self, x: torch.Tensor) -> torch.Tensor:
         return (round_half_up(x * (1 / self._scale)) + self.zero_point).clamp(0, 2 ** self.bits - 1)
 
     def to_int(self, x: torch.Tensor) -> torch.Tensor:
+        """Codes (int64) for the input ``x``."""
         return self._codes(x.detach()).to(torch.int64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Quantize; no gradient."""
         return (self._codes(x.detach()) - self.zero_point) * self._scale
 
 
@@ -231,6 +245,7 @@ class ResidualAdd(nn.Module):
     """The sum of a block's two branches; an activation quantizer must follow."""
 
     def forward(self, main: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
+        """``main`` + ``shortcut``, of one shape."""
         return main + shortcut
 
 
@@ -238,6 +253,7 @@ class GlobalAveragePool(nn.Module):
     """The mean over the whole map, (N, C, H, W) → (N, C); at export it becomes part of the linear layer after it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) → (N, C)."""
         return x.mean((2, 3))
 
 

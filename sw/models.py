@@ -78,6 +78,7 @@ class Precision:
         return QuantLinear(in_features, out_features, quantizer=MaxAbs(self.edge_bits))
 
     def activation(self, *, edge: bool = False) -> nn.Module:
+        """PACT, or ReLU for the baseline."""
         if self.activation_bits is None:
             return nn.ReLU()
         return PactActivation(self.edge_bits if edge else self.activation_bits, alpha=self.clip)
@@ -108,6 +109,7 @@ class DigitsPlain(nn.Module):
         self.linear = precision.linear(32 * 4 * 4, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits."""
         x = self.input(x)                                  # (N, 1, 8, 8)
         x = self.act1(self.norm1(self.conv1(x)))           # (N, 16, 8, 8)
         x = self.act2(self.norm2(self.conv2(x)))           # (N, 32, 8, 8)
@@ -141,6 +143,7 @@ class ResidualBlock(nn.Module):
         self.act2 = precision.activation(edge=last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A quantized map from a quantized map."""
         main = self.act1(self.norm1(self.conv1(x)))
         main = self.norm2(self.conv2(main))
         return self.act2(self.add(main, self.shortcut(x)))
@@ -161,6 +164,7 @@ class DigitsResidual(nn.Module):
         self.linear = precision.linear(32, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits."""
         x = self.input(x)                                  # (N, 1, 8, 8)
         x = self.act(self.norm(self.stem(x)))              # (N, 16, 8, 8)
         x = self.block1(x)                                 # (N, 16, 8, 8)

@@ -1,8 +1,8 @@
 """Training of the reference networks, their checkpoints, and the accuracy study.
 
-A run is described by one :class:`TrainConfig` and is a function of it alone: the same configuration gives the same bytes
-on the same machine. Quantized networks are trained from scratch with the hyper-parameters of their float32 baseline, as
-in the PACT paper.
+A run is described by one :class:`TrainConfig` and is a function of it alone: the same configuration gives the same
+bytes on the same machine. Quantized networks are trained from scratch with the hyper-parameters of their float32
+baseline, as in the PACT paper.
 """
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class TrainConfig:
     alpha : :class:`float`
         Initial clip of every activation quantizer.
     alpha_decay : :class:`float`
-        λ of the clips: adds λ·α to α's gradient, the gradient of λ·α²/2.
+        λ of the clips: adds λ·α to α's gradient, the gradient of λ·α²/2. The default was chosen on a quarter of the
+        training split, held out.
 
     Raises
     ------
@@ -82,7 +83,7 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     alpha: float = 10.0
-    alpha_decay: float = 5e-3
+    alpha_decay: float = 1e-2
 
     def __post_init__(self) -> None:
         if self.network not in MODELS:
@@ -101,6 +102,7 @@ class TrainConfig:
             raise ValueError(f"Alpha must be positive, not {self.alpha!r}")
 
     def precision(self) -> Precision:
+        """What the network's constructor takes."""
         return Precision(weight_bits=self.weight_bits, activation_bits=self.activation_bits, clip=self.alpha)
 
     @property

@@ -26,10 +26,14 @@ class WeightQuantizer(Protocol):
     """
 
     @property
-    def bits(self) -> int: ...
+    def bits(self) -> int:
+        """Width of a weight code."""
+        ...
 
     @property
-    def grid(self) -> Grid: ...
+    def grid(self) -> Grid:
+        """How a code stands for an integer weight."""
+        ...
 
     def to_int(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Unsigned codes (int64, the shape of ``weight``) and the scale: a scalar, or one per output channel."""

@@ -54,6 +54,7 @@ class Dorefa:
 
     @property
     def grid(self) -> Grid:
+        """The odd grid."""
         return Grid.ODD
 
     def to_int(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,6 +67,7 @@ class Dorefa:
         return codes.to(torch.int64), torch.tensor(1 / levels, dtype=torch.float64)
 
     def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        """scale·W with the training gradient."""
         if self.bits == 1:
             return _Bipolar.apply(weight)
         levels = 2 ** self.bits - 1

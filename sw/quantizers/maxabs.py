@@ -35,6 +35,7 @@ class MaxAbs:
 
     @property
     def grid(self) -> Grid:
+        """The two's complement grid."""
         return Grid.TWOS_COMPLEMENT
 
     def _scale(self, weight: torch.Tensor) -> torch.Tensor:
@@ -49,6 +50,7 @@ class MaxAbs:
         return integers + 2 ** (self.bits - 1), scale.double()
 
     def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        """scale·W with the training gradient."""
         scale = _broadcast(self._scale(weight), weight)
         return round_half_up_ste(weight / scale) * scale
 

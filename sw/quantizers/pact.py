@@ -43,8 +43,8 @@ class _Pact(torch.autograd.Function):
 def pact(x: torch.Tensor, alpha: torch.Tensor, bits: int) -> torch.Tensor:
     """PACT activation on the k-bit grid: value = code·α ÷ (2^k − 1), both 0 and α representable.
 
-    Equations 1 and 2 of the paper, with rounding half up. The gradients are those of equation 3: 1 to ``x`` on [0, α) and
-    0 elsewhere; to ``alpha`` the *sum* over all elements of the incoming gradient where x ≥ α.
+    Equations 1 and 2 of the paper, with rounding half up. The gradients are those of equation 3: 1 to ``x`` on
+    [0, α) and 0 elsewhere; to ``alpha`` the *sum* over all elements of the incoming gradient where x ≥ α.
 
     Parameters
     ----------
