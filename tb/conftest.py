@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from tb import runner
+from golden import vectors
+from tb import examples, runner
 
 
 def _installed(simulator: str) -> str:
@@ -35,3 +37,18 @@ def icarus() -> str:
 def any_simulator(request: pytest.FixtureRequest) -> str:
     """Each simulator in turn."""
     return _installed(request.param)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Golden vectors of small random networks by name: what the benches read."""
+    root = tmp_path_factory.mktemp("networks")
+    networks = [
+        examples.plain_network(8),
+        examples.plain_network(3),
+        examples.residual_network(4),
+        examples.residual_network(2),
+    ]
+    for number, network in enumerate(networks):
+        vectors.write(root / network.name, network, examples.random_codes(network, 2, seed=number), seed=number)
+    return {network.name: root / network.name for network in networks}

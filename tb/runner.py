@@ -205,13 +205,11 @@ def _build_verilator(scratch: Path, complete: Path, top: str) -> None:
     root = _verilator_root()
     libraries = cocotb_tools.config.libs_dir
     public = scratch / "public.vlt"
-    public.write_text(
-        "`verilator_config\n"
-        + "".join(
-            f'public_flat_rw -module "{top}" -var "{name}"\n'
-            for name in ("clk", "rst", "i_*", "o_*", "i__*", "o__*")
-        )
-    )
+    ports = re.search(rf"^module {top}\s*\(([\w\s,]*)\);", (complete / "design.v").read_text(), re.MULTILINE)
+    if ports is None:
+        raise SimulationError(f"Verilog must have a module {top!r} with a list of plain port names")
+    lines = [f'public_flat_rw -module "{top}" -var "{port.strip()}"' for port in ports[1].split(",")]
+    public.write_text("\n".join(["`verilator_config", *lines, ""]))
     environment = {
         key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
     }

@@ -7,7 +7,7 @@ writes the values for the next one; :func:`run` is the only coroutine. Agents ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from cocotb.types import LogicArray
 
-__all__ = ["Agent", "ProtocolError", "Sink", "Source", "read", "reset", "run"]
+__all__ = ["Agent", "ProtocolError", "Sink", "Source", "Strobe", "read", "reset", "run"]
 
 PERIOD_NS = 10
 IDLE_LIMIT = 1000
@@ -49,74 +49,83 @@ def read(handle: Any) -> int:
         raise ProtocolError(f"{handle._name} must be known, not {text}") from None
 
 
-class Source:
-    """Drives a stream's input from an iterable of packed payloads.
+class Strobe:
+    """Drives a stream without back-pressure, one cycle at a time.
 
-    ``valid`` and the payload hold until the transfer. Between items the payload is unknown on simulators that
-    know X, random bits elsewhere: a design that reads it without ``valid`` is found.
+    Between items the payload is unknown on simulators that know X, random bits elsewhere: a design that reads it
+    without ``valid`` is found.
 
     Parameters
     ----------
     dut, name
-        The design and its stream member: ``<name>__valid``, ``<name>__payload`` and, unless ``always_ready``,
-        ``<name>__ready``.
+        The design and its stream member: ``<name>__valid`` and ``<name>__payload``.
+    random : :class:`random.Random`
+        Where payloads between items come from.
+    """
+
+    def __init__(self, dut: Any, name: str, *, random: Random) -> None:
+        self.valid, self.payload = dut[f"{name}__valid"], dut[f"{name}__payload"]
+        self.random = random
+        self.width = len(self.payload)
+        self.unknown = LogicArray("X" * self.width) if "icarus" in cocotb.SIM_NAME.lower() else None
+        self.offering = True
+        self.offer(None)
+
+    def offer(self, item: int | None) -> None:
+        """Drive an item, or nothing, for the coming cycle."""
+        if item is not None:
+            self.payload.value = item
+        elif self.offering:
+            self.payload.value = self.random.getrandbits(self.width) if self.unknown is None else self.unknown
+        if (item is not None) != self.offering:
+            self.offering = item is not None
+            self.valid.value = int(self.offering)
+
+
+class Source:
+    """Drives a stream's input from an iterable of packed payloads; see :class:`Strobe` for the time between them.
+
+    ``valid`` and the payload hold until the transfer.
+
+    Parameters
+    ----------
+    dut, name
+        The design and its stream member.
     items : iterable of :class:`int`
         Payloads, taken one by one.
     stall : :class:`float`
         Probability that a cycle in which nothing is offered stays without an offer.
     random : :class:`random.Random`
-        Where stalls and payloads between items come from.
+        Where stalls come from.
     """
 
-    def __init__(
-        self,
-        dut: Any,
-        name: str,
-        items: Iterable[int],
-        *,
-        stall: float,
-        random: Random,
-        always_ready: bool = False,
-    ) -> None:
-        self.valid, self.payload = dut[f"{name}__valid"], dut[f"{name}__payload"]
-        self.ready = None if always_ready else dut[f"{name}__ready"]
-        self.items: Iterator[int] = iter(items)
+    def __init__(self, dut: Any, name: str, items: Iterable[int], *, stall: float, random: Random) -> None:
+        self.strobe = Strobe(dut, name, random=random)
+        self.ready = dut[f"{name}__ready"]
+        self.items = iter(items)
         self.stall, self.random = stall, random
-        self.offered = False
         self.sent = 0
         self.exhausted = False
-        self._knows_x = _knows_x()
-        self.valid.value = 0
-        self._hide()
 
     @property
     def done(self) -> bool:
         """Whether every item has been taken."""
-        return self.exhausted and not self.offered
-
-    def _hide(self) -> None:
-        width = len(self.payload)
-        self.payload.value = LogicArray("X" * width) if self._knows_x else self.random.getrandbits(width)
+        return self.exhausted and not self.strobe.offering
 
     def step(self) -> None:
-        taken = self.offered and (self.ready is None or read(self.ready) == 1)
-        if taken:
-            self.sent += 1
-        if self.exhausted or (self.offered and not taken):
+        """Count a transfer at the edge; offer the next item, hold the current one, or stall."""
+        if self.exhausted:
             return
-        if not (self.stall and self.random.random() < self.stall):
-            item = next(self.items, None)
-            if item is not None:
-                self.payload.value = item
-                if not self.offered:
-                    self.valid.value = 1
-                    self.offered = True
+        if self.strobe.offering:
+            if not read(self.ready):
                 return
-            self.exhausted = True
-        if taken:
-            self.offered = False
-            self.valid.value = 0
-            self._hide()
+            self.sent += 1
+        if self.stall and self.random.random() < self.stall:
+            self.strobe.offer(None)
+            return
+        item = next(self.items, None)
+        self.exhausted = item is None
+        self.strobe.offer(item)
 
 
 class Sink:
@@ -149,6 +158,7 @@ class Sink:
         self.ready.value = int(self.willing)
 
     def step(self) -> None:
+        """Check the rules at the edge, keep what is transferred, and choose whether to be ready next."""
         if read(self.valid):
             payload = read(self.payload)
             if self.waiting is not None and payload != self.waiting:
@@ -166,10 +176,6 @@ class Sink:
         if self.stall:
             self.willing = self.random.random() >= self.stall
             self.ready.value = int(self.willing)
-
-
-def _knows_x() -> bool:
-    return "icarus" in cocotb.SIM_NAME.lower()
 
 
 async def reset(dut: Any) -> None:

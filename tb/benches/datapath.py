@@ -1,0 +1,89 @@
+"""Bench of the Datapath: the layers of an integer network, each fed golden's input to it, compared with golden's output.
+
+Job: ``config`` (the fields of an AcceleratorConfig), ``vectors`` (a folder of golden vectors), ``frames`` (how many of
+them), ``broken`` (``null``, or operation, index and code of one weight that the RTL is given differently), ``stall``
+(probability, on every stream), ``together`` (whether the layers follow each other without a pause) and ``results``
+(file that gets one JSON line per layer).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import chain
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import cocotb
+
+from golden import vectors
+from golden.network import Conv2d
+from hw.config import AcceleratorConfig
+from tb.benches.common import LIMIT, job
+from tb.streams import Sink, Source, reset, run
+from tb.stimulus import Layer
+
+
+def layers(parameters: dict[str, Any]) -> Iterator[Layer]:
+    """The job's layers, in the network's order."""
+    config = AcceleratorConfig(**parameters["config"])
+    network, tensors = vectors.read(parameters["vectors"])
+    tensors = {name: values[: parameters["frames"]] for name, values in tensors.items()}
+    broken = parameters["broken"]
+    for operation in network.operations:
+        if not isinstance(operation, Conv2d):
+            continue
+        if broken is not None and broken["operation"] == operation.name:
+            codes = operation.codes.copy()
+            codes[tuple(broken["index"])] = broken["code"]
+            operation = replace(operation, codes=codes)
+        yield Layer.of(network, operation, config, tensors)
+
+
+@cocotb.test(**LIMIT)
+async def layers_equal_golden(dut: Any) -> None:
+    """Streams every layer and reports each; the comparison's outcome is in the results file."""
+    parameters = job()
+    random = Random(cocotb.RANDOM_SEED)
+    stall = parameters["stall"]
+
+    async def stream(group: list[Layer]) -> tuple[list[int], int]:
+        sink = Sink(dut, "o_result", stall=stall, random=random)
+        sources = [
+            Source(dut, name, items, stall=stall, random=random)
+            for name, items in (
+                ("i_constants", chain.from_iterable(layer.records() for layer in group)),
+                ("i_skip", chain.from_iterable(layer.skip_words() for layer in group)),
+                ("i_beat", chain.from_iterable(layer.beats() for layer in group)),
+            )
+        ]
+        count = sum(layer.result_count for layer in group)
+        if not started:
+            await reset(dut)
+            started.append(True)
+        cycles = await run(
+            dut,
+            (*sources, sink),
+            lambda: len(sink.received) >= count and all(source.done for source in sources),
+        )
+        return sink.received, cycles
+
+    started: list[bool] = []
+    with Path(parameters["results"]).open("w") as results:
+        everything = layers(parameters)
+        for group in [list(everything)] if parameters["together"] else ([layer] for layer in everything):
+            words, cycles = await stream(group)
+            for layer in group:
+                mismatches, difference = layer.difference(layer.decode(words[: layer.result_count]))
+                words = words[layer.result_count :]
+                line = {
+                    "name": layer.operation.name,
+                    "compared": layer.expected.size,
+                    "mismatches": mismatches,
+                    "cycles": cycles if len(group) == 1 else None,
+                    "difference": None if difference is None else asdict(difference),
+                }
+                results.write(json.dumps(line) + "\n")
+                results.flush()

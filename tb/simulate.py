@@ -1,0 +1,399 @@
+"""Whole networks through the Datapath's RTL: every output of every layer compared with golden.
+
+Each layer is fed golden's input to it, so a fault shows in the layer that it is in and nowhere else. One simulator
+process serves one network; several run at once. Results are a table for people and a JSON file for programs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from golden import vectors
+from golden.network import Add, Conv2d, IntegerNetwork, MaxPool2d, NetworkError, Operation
+from hw.config import PRESETS, AcceleratorConfig, UnsupportedNetworkError
+from hw.datapath import Datapath
+from hw.verilog import generate
+from tb import runner
+from tb.stimulus import Difference, Layer, break_weight
+
+__all__ = ["LayerReport", "NetworkReport", "UsageError", "run", "simulate_network"]
+
+NOT_IN_RTL = {
+    MaxPool2d: "max pool: computed by golden, the Datapath has no pooling",
+    Add: "addition: computed by golden, the Datapath adds only a convolution's residual operand",
+}
+SLOWEST_CYCLES_PER_S = 20
+"""A simulator slower than this is taken for hung."""
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; one sentence says what is allowed."""
+
+
+@dataclass
+class LayerReport:
+    """One operation of a network: what was compared, or why nothing was."""
+
+    name: str
+    shape: tuple[int, int, int]
+    computed_by: str
+    bits: dict[str, int] = field(default_factory=dict)
+    compared: int = 0
+    mismatches: int = 0
+    cycles: int = 0
+    reason: str | None = None
+    difference: Difference | None = None
+
+
+@dataclass
+class NetworkReport:
+    """One network on one configuration and simulator."""
+
+    network: str
+    config: AcceleratorConfig
+    simulator: str
+    frames: int
+    seed: int
+    broken: dict[str, Any] | None
+    layers: list[LayerReport]
+    seconds: float = 0.0
+
+    @property
+    def mismatches(self) -> int:
+        """Results that differ from golden's, over all layers."""
+        return sum(layer.mismatches for layer in self.layers)
+
+    @property
+    def difference(self) -> Difference | None:
+        """The first difference of the first layer that has one."""
+        return next((layer.difference for layer in self.layers if layer.difference is not None), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the report file holds."""
+        return {
+            **asdict(self),
+            "config": self.config.name,
+            "parameters": asdict(self.config),
+            "mismatches": self.mismatches,
+            "difference": None if self.difference is None else asdict(self.difference),
+        }
+
+
+@dataclass
+class _Plan:
+    """A network that is ready to be simulated."""
+
+    folder: Path
+    network: IntegerNetwork
+    frames: int
+    broken: dict[str, Any] | None
+    beats: dict[str, int]
+
+
+def _choose(names: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    chosen = [vectors.find(name) for name in (names or vectors.committed())]
+    if not chosen:
+        raise UsageError("Network must be given, since no network is committed")
+    return chosen
+
+
+def _plan(folder: Path, config: AcceleratorConfig, frames: int | None, break_layer: str | None) -> _Plan:
+    network, tensors = vectors.read(folder)
+    config.check(network)
+    stored = len(tensors[network.input.name])
+    if frames is not None and not 1 <= frames <= stored:
+        raise UsageError(f"Frames must be between 1 and {stored}, which {network.name} has vectors for, not {frames}")
+    count = stored if frames is None else frames
+    tensors = {name: values[:count] for name, values in tensors.items()}
+    layers = [operation for operation in network.operations if isinstance(operation, Conv2d)]
+    broken = None
+    if break_layer is not None:
+        broken = _break(network, tensors, break_layer)
+    beats = {operation.name: Layer.of(network, operation, config, tensors).beat_count for operation in layers}
+    return _Plan(folder, network, count, broken, beats)
+
+
+def _break(network: IntegerNetwork, tensors: dict[str, np.ndarray], name: str) -> dict[str, Any]:
+    layers = {operation.name: operation for operation in network.operations if isinstance(operation, Conv2d)}
+    if name not in layers:
+        raise UsageError(f"Layer of {network.name} must be one of {', '.join(layers)}, not {name!r}")
+    found = break_weight(network, layers[name], tensors)
+    if found is None:
+        frames = len(tensors[network.input.name])
+        raise UsageError(
+            f"Layer {name!r} of {network.name} cannot be broken: "
+            f"no change of a single weight changes a result in {frames} frames"
+        )
+    operation, index = found
+    return {
+        "operation": name,
+        "index": list(index),
+        "was": int(layers[name].codes[index]),
+        "code": int(operation.codes[index]),
+    }
+
+
+def simulate_network(
+    folder: Path,
+    config: AcceleratorConfig,
+    simulator: str,
+    *,
+    frames: int | None = None,
+    break_layer: str | None = None,
+    stall: float = 0.0,
+    together: bool = False,
+    seed: int = 1,
+) -> NetworkReport:
+    """Simulate one network and report on every layer.
+
+    Parameters
+    ----------
+    folder : path
+        Golden vectors.
+    config : :class:`~hw.config.AcceleratorConfig`
+        The hardware.
+    simulator : :class:`str`
+        One of :data:`tb.runner.SIMULATORS`.
+    frames : :class:`int` or ``None``
+        How many of the folder's frames; all with ``None``.
+    break_layer : :class:`str` or ``None``
+        Give the RTL one weight of this layer that is not golden's.
+    stall : :class:`float`
+        Probability of a stall, on every stream and on both sides.
+    together : :class:`bool`
+        Whether the layers follow each other without a pause; a layer's cycles are not known then.
+    seed : :class:`int`
+        For stalls, for payloads between items and, on Verilator, for the state at power-up.
+
+    Raises
+    ------
+    UsageError, NetworkError, UnsupportedNetworkError
+        The network, the layer or the frames cannot be simulated on this configuration.
+    tb.runner.SimulationError
+        The simulation could not be built or did not run to its end.
+    """
+    plan = _plan(folder, config, frames, break_layer)
+    simulation = _compile(config, simulator)
+    with tempfile.TemporaryDirectory(prefix="pactolus-") as scratch:
+        return _simulate(plan, config, simulation, Path(scratch), stall=stall, together=together, seed=seed)
+
+
+def _compile(config: AcceleratorConfig, simulator: str) -> runner.Simulation:
+    name = f"datapath_{config.name}"
+    return runner.compile_verilog(generate(Datapath(config), name=name), name, simulator)
+
+
+def _simulate(
+    plan: _Plan,
+    config: AcceleratorConfig,
+    simulation: runner.Simulation,
+    directory: Path,
+    *,
+    stall: float = 0.0,
+    together: bool = False,
+    seed: int,
+) -> NetworkReport:
+    started = time.monotonic()
+    results = directory / "results.jsonl"
+    job = {
+        "config": asdict(config),
+        "vectors": str(plan.folder.resolve()),
+        "frames": plan.frames,
+        "broken": plan.broken,
+        "stall": stall,
+        "together": together,
+        "results": str(results),
+    }
+    limit = 120 + sum(plan.beats.values()) / SLOWEST_CYCLES_PER_S
+    runner.run_bench(simulation, "tb.benches.datapath", job, directory=directory, seed=seed, limit_s=limit)
+    lines = {line["name"]: line for line in _lines(results)}
+    layers = [_layer_report(plan.network, operation, lines) for operation in plan.network.operations]
+    seconds = time.monotonic() - started
+    return NetworkReport(
+        plan.network.name, config, simulation.simulator, plan.frames, seed, plan.broken, layers, seconds
+    )
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        for line in path.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _layer_report(network: IntegerNetwork, operation: Operation, lines: dict[str, dict[str, Any]]) -> LayerReport:
+    output = network.tensor(operation.output)
+    if not isinstance(operation, Conv2d):
+        return LayerReport(operation.name, output.shape, "golden", reason=NOT_IN_RTL[type(operation)])
+    if operation.name not in lines:
+        raise runner.SimulationError(f"Layer {operation.name!r} of {network.name} has no result")
+    line = lines[operation.name]
+    bits = {"weight": operation.bits, "activation": network.tensor(operation.input).bits, "output": output.bits}
+    difference = None if line["difference"] is None else Difference(**line["difference"])
+    return LayerReport(
+        operation.name,
+        output.shape,
+        "rtl",
+        bits,
+        line["compared"],
+        line["mismatches"],
+        line["cycles"],
+        difference=difference,
+    )
+
+
+def run(
+    networks: Sequence[str | os.PathLike[str]] = (),
+    *,
+    config: str = "small",
+    simulator: str = "verilator",
+    frames: int | None = None,
+    break_layer: str | None = None,
+    seed: int = 1,
+    reports: Path = runner.BUILD / "reports",
+    console: Console | None = None,
+) -> int:
+    """Simulate networks, print the table, write the reports.
+
+    Parameters
+    ----------
+    networks : sequence of names or paths
+        Committed networks by name, or folders of golden vectors; all committed ones when empty.
+    config : :class:`str`
+        Name of a preset.
+    simulator, frames, break_layer, seed
+        As for :func:`simulate_network`.
+    reports : path
+        Folder of the report files, one per network: ``sim-<network>-<config>-<simulator>.json``.
+    console : :class:`rich.console.Console` or ``None``
+        Where the table goes; standard output with ``None``.
+
+    Returns
+    -------
+    :class:`int`
+        Exit status: 0 when every compared result equals golden's, 1 when one does not or a simulation failed, 2 when
+        what was asked for cannot be done. The reason is printed.
+    """
+    console = console or Console()
+    try:
+        if config not in PRESETS:
+            raise UsageError(f"Config must be one of {', '.join(PRESETS)}, not {config!r}")
+        if simulator not in runner.SIMULATORS:
+            raise UsageError(f"Simulator must be one of {', '.join(runner.SIMULATORS)}, not {simulator!r}")
+        runner.check_simulator(simulator)
+        plans = [_plan(folder, PRESETS[config], frames, break_layer) for folder in _choose(networks)]
+    except (UsageError, NetworkError, UnsupportedNetworkError, runner.MissingSimulator) as error:
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return 2
+    finished, errors = _run_all(plans, PRESETS[config], simulator, seed, console)
+    for report in finished:
+        reports.mkdir(parents=True, exist_ok=True)
+        path = reports / f"sim-{report.network}-{config}-{simulator}.json"
+        path.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+    if finished:
+        console.print(_table(finished))
+    for report in finished:
+        if report.broken is not None:
+            index = ", ".join(str(i) for i in report.broken["index"])
+            console.print(
+                f"{report.network}: the RTL was given weight code {report.broken['code']} instead of "
+                f"{report.broken['was']} at [{index}] of layer {report.broken['operation']}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        if report.difference is not None:
+            console.print(f"{report.network}: first difference in {report.difference}", highlight=False, soft_wrap=True)
+    for error in errors:
+        console.print(error, markup=False, highlight=False, soft_wrap=True)
+    total = sum(report.mismatches for report in finished)
+    compared = sum(layer.compared for report in finished for layer in report.layers)
+    console.print(f"{compared} results compared with golden, {total} mismatches ({config}, {simulator}).", highlight=False)
+    return 1 if total or errors or not compared else 0
+
+
+def _run_all(
+    plans: list[_Plan], config: AcceleratorConfig, simulator: str, seed: int, console: Console
+) -> tuple[list[NetworkReport], list[str]]:
+    """Simulate the networks, the longest first, as many at once as there are processors; reports in the order given."""
+    finished: dict[str, NetworkReport] = {}
+    errors: list[str] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="pactolus-") as scratch,
+        _progress(console) as progress,
+        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+    ):
+        compiling = progress.add_task(f"compiling {config.name} for {simulator}", total=None)
+        try:
+            simulation = _compile(config, simulator)
+        except runner.SimulationError as error:
+            return [], [str(error)]
+        progress.remove_task(compiling)
+        pending: dict[Future[NetworkReport], tuple[_Plan, Path, TaskID]] = {}
+        for plan in sorted(plans, key=lambda plan: -sum(plan.beats.values())):
+            directory = Path(scratch) / plan.network.name
+            task = progress.add_task(plan.network.name, total=sum(plan.beats.values()))
+            future = pool.submit(_simulate, plan, config, simulation, directory, seed=seed)
+            pending[future] = plan, directory, task
+        while pending:
+            done, _ = wait(pending, timeout=0.2)
+            for future, (plan, directory, task) in list(pending.items()):
+                names = [line["name"] for line in _lines(directory / "results.jsonl")]
+                progress.update(task, completed=sum(plan.beats[name] for name in names))
+                if future in done:
+                    del pending[future]
+                    try:
+                        finished[plan.network.name] = future.result()
+                    except runner.SimulationError as error:
+                        errors.append(f"{plan.network.name}: {error}")
+    return [finished[plan.network.name] for plan in plans if plan.network.name in finished], errors
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _table(finished: list[NetworkReport]) -> Table:
+    table = Table(title=f"RTL against golden: {finished[0].config.name} on {finished[0].simulator}")
+    for heading, justify in (
+        ("network", "left"),
+        ("layer", "left"),
+        ("shape", "left"),
+        ("w/a bits", "right"),
+        ("compared", "right"),
+        ("mismatches", "right"),
+        ("cycles", "right"),
+    ):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for report in finished:
+        for n, layer in enumerate(report.layers):
+            name = report.network if n == 0 else ""
+            shape = "×".join(str(size) for size in layer.shape)
+            if layer.computed_by == "golden":
+                table.add_row(name, layer.name, shape, "", layer.reason)
+                continue
+            table.add_row(
+                name,
+                layer.name,
+                shape,
+                f"{layer.bits['weight']}/{layer.bits['activation']}",
+                str(layer.compared),
+                str(layer.mismatches),
+                str(layer.cycles),
+                style="red" if layer.mismatches else None,
+            )
+        table.add_section()
+    return table
