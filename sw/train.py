@@ -222,10 +222,11 @@ def _epoch(model: nn.Module, split: Split, optimizer: torch.optim.Optimizer,
 
 def save_checkpoint(result: TrainResult, path: Path) -> None:
     """Write the network after its last epoch, with its configuration, to one ``.safetensors`` file."""
-    metadata = {"format": FORMAT, "version": str(VERSION),
-                "config": json.dumps(dataclasses.asdict(result.config), sort_keys=True)}
+    header = {"version": VERSION, "config": dataclasses.asdict(result.config)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in result.model.state_dict().items()}, path, metadata)
+    # One metadata entry: safetensors writes several in an order that changes from run to run.
+    save_file({k: v.contiguous() for k, v in result.model.state_dict().items()}, path,
+              {FORMAT: json.dumps(header, sort_keys=True)})
 
 
 def load_checkpoint(path: Path) -> tuple[TrainConfig, nn.Module]:
@@ -238,15 +239,15 @@ def load_checkpoint(path: Path) -> tuple[TrainConfig, nn.Module]:
     """
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"Checkpoint {str(path)!r} must be a safetensors file: {error}") from None
-    if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):
-        raise ValueError(f"Checkpoint {str(path)!r} must have format {FORMAT!r} version {VERSION}, "
-                         f"not {metadata.get('format')!r} version {metadata.get('version')!r}")
+    if header.get("version") != VERSION:
+        raise ValueError(f"Checkpoint {str(path)!r} must be a {FORMAT} of version {VERSION}, "
+                         f"not of version {header.get('version')!r}")
     try:
-        config = TrainConfig(**json.loads(metadata["config"]))
+        config = TrainConfig(**header["config"])
         with torch.random.fork_rng(devices=[]):
             model = config.build()
         model.load_state_dict(state)

@@ -1,0 +1,199 @@
+"""Training: a function of its configuration alone; checkpoints; the accuracy study; the data."""
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+
+from golden import vectors
+from golden.execute import execute
+from sw.data import digits
+from sw.export import export, export_checkpoint, integer_accuracy, logits
+from sw.layers import PactActivation, SymmetricActivation
+from sw.train import (
+    Accuracy,
+    TrainConfig,
+    accuracy,
+    accuracy_table,
+    load_checkpoint,
+    parameter_groups,
+    save_checkpoint,
+    study,
+    train,
+    write_accuracies,
+)
+
+QUICK = TrainConfig(network="digits-residual", weight_bits=2, activation_bits=2, epochs=2, seed=3)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train(QUICK)
+
+
+def test_the_split_is_stratified_and_complete():
+    training, test = digits()
+    assert training.images.shape == (1437, 1, 8, 8) and test.images.shape == (360, 1, 8, 8)
+    assert training.images.dtype == torch.float32 and training.images.max() == 1 and training.images.min() == 0
+    assert all(35 <= n <= 37 for n in test.labels.bincount().tolist())
+    everything = torch.cat([training.images, test.images]).flatten(1)
+    assert len(everything.unique(dim=0)) == 1797
+    again = digits()[1]
+    assert again.images.equal(test.images) and again.labels.equal(test.labels)
+
+
+def test_training_learns(trained):
+    assert len(trained.losses) == 2 and trained.losses[1] < trained.losses[0]
+    assert trained.train_accuracy > 0.3
+    assert not trained.model.training
+    _, test = digits()
+    assert accuracy(trained.model, test) == trained.test_accuracy
+
+
+def test_the_same_configuration_gives_the_same_bytes(trained, tmp_path):
+    torch.manual_seed(1234)  # what went before must not matter
+    before = torch.random.get_rng_state()
+    again = train(QUICK)
+    assert torch.random.get_rng_state().equal(before), "nor may training change the caller's generator"
+    for name, result in (("a", trained), ("b", again)):
+        save_checkpoint(result, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    other = train(dataclasses.replace(QUICK, seed=4))
+    assert not other.model.state_dict()["stem.weight"].equal(trained.model.state_dict()["stem.weight"])
+
+
+def test_a_checkpoint_brings_back_the_same_network(trained, tmp_path):
+    path = tmp_path / "folder" / "x.safetensors"
+    save_checkpoint(trained, path)
+    config, model = load_checkpoint(path)
+    assert config == QUICK and not model.training
+    state = trained.model.state_dict()
+    assert all(value.equal(state[key]) for key, value in model.state_dict().items())
+    _, test = digits()
+    with torch.no_grad():
+        assert model(test.images).equal(trained.model(test.images))
+
+
+def test_files_that_are_no_checkpoint_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    where = re.escape(repr(str(path)))
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=rf"^Checkpoint {where} must be a safetensors file: "):
+        load_checkpoint(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=rf"^Checkpoint {where} must be a pactolus-checkpoint of version 1, "
+                                         r"not of version None$"):
+        load_checkpoint(path)
+    for config in ('{"network": "digits-plain"}', '{"network": "digits-plain", "colour": 1}'):
+        save_file({"a": torch.zeros(1)}, path, {"pactolus-checkpoint": f'{{"version": 1, "config": {config}}}'})
+        with pytest.raises(ValueError, match=rf"^Checkpoint {where} must hold the network that its configuration "
+                                             r"names: "):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    ({"network": "resnet"}, "Network must be one of digits-plain, digits-residual, not 'resnet'"),
+    ({"activation_bits": None}, "Weight bits and activation bits must be both given or both absent, not 2 and None"),
+    ({"weight_bits": 0}, "Bits must be an integer between 1 and 16, not 0"),
+    ({"epochs": 0}, "Epochs must be an integer of at least 1, not 0"),
+    ({"batch_size": 1}, "Batch size must be an integer of at least 2, not 1"),
+    ({"seed": -1}, "Seed must be an integer of at least 0, not -1"),
+    ({"seed": 1.0}, "Seed must be an integer of at least 0, not 1.0"),
+    ({"learning_rate": -0.1}, "Learning rate must be at least 0, not -0.1"),
+    ({"alpha_decay": float("nan")}, "Alpha decay must be at least 0, not nan"),
+    ({"alpha": 0.0}, "Alpha must be positive, not 0.0"),
+])
+def test_configurations_are_refused_by_message(change, sentence):
+    with pytest.raises(ValueError) as caught:
+        dataclasses.replace(QUICK, **change)
+    assert str(caught.value) == sentence
+
+
+def test_names():
+    assert QUICK.name == "digits-residual-w2a2"
+    assert TrainConfig(network="digits-plain").name == "digits-plain-fp32"
+
+
+def test_alpha_has_its_own_lambda():
+    model = QUICK.build()
+    others, clips = parameter_groups(model, weight_decay=0.1, alpha_decay=0.2)
+    assert (others["weight_decay"], clips["weight_decay"]) == (0.1, 0.2)
+    expected = [m.clip for m in model.modules() if isinstance(m, PactActivation | SymmetricActivation)]
+    assert len(expected) == 6 and [id(p) for p in clips["params"]] == [id(p) for p in expected]
+    assert len(others["params"]) + len(clips["params"]) == len(list(model.parameters()))
+    baseline = dataclasses.replace(QUICK, weight_bits=None, activation_bits=None).build()
+    assert len(parameter_groups(baseline, weight_decay=0.1, alpha_decay=0.2)) == 1
+
+
+def test_every_alpha_is_trained(trained):
+    clips = [m.clip.item() for m in trained.model.modules() if isinstance(m, PactActivation | SymmetricActivation)]
+    assert all(0 < clip < QUICK.alpha for clip in clips)
+
+
+def test_integer_accuracy_is_that_of_the_exported_network(trained):
+    _, test = digits()
+    exported = export(trained.model, test.images)
+    values = execute(exported.network, exported.encode(test.images))
+    predictions = logits(exported.network, values)[:, :, 0, 0].argmax(1)
+    expected = (predictions == test.labels.numpy()).mean()
+    assert integer_accuracy(trained.model, test) == pytest.approx(expected)
+    assert abs(expected - trained.test_accuracy) <= 1 / 360, "float32 and the integers may part on a threshold only"
+
+
+def test_exporting_a_checkpoint_writes_golden_vectors(trained, tmp_path):
+    save_checkpoint(trained, tmp_path / "x.safetensors")
+    exported = export_checkpoint(tmp_path / "x.safetensors", tmp_path / "vectors", frames=3)
+    network, values = vectors.read(tmp_path / "vectors")
+    assert network.name == "digits-residual-w2a2"
+    _, test = digits()
+    np.testing.assert_array_equal(values[network.input.name], exported.encode(test.images[:3]))
+    assert exported.report.layers[0].compared == 360 * 16 * 8 * 8
+    with pytest.raises(ValueError, match=r"^Frames must be between 1 and 360, not 0$"):
+        export_checkpoint(tmp_path / "x.safetensors", tmp_path / "vectors", frames=0)
+
+
+def test_a_study_trains_measures_and_reuses(tmp_path):
+    def quick(config):
+        return dataclasses.replace(config, epochs=1)
+
+    def run():
+        return study(["digits-plain"], [None, 2], [0, 1], checkpoints=tmp_path, configure=quick)
+
+    rows = run()
+    assert [(r.network, r.bits, r.seed) for r in rows] == [
+        ("digits-plain", "fp32", 0), ("digits-plain", "fp32", 1), ("digits-plain", "w2a2", 0),
+        ("digits-plain", "w2a2", 1)]
+    assert all((r.integer is None) == (r.bits == "fp32") for r in rows)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert {path.name for path in files} == {f"digits-plain-{bits}-seed{seed}.safetensors"
+                                             for bits in ("fp32", "w2a2") for seed in (0, 1)}
+    assert run() == rows
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}, "trained again for nothing"
+
+
+def test_accuracies_are_written_and_shown(tmp_path):
+    rows = [Accuracy("digits-plain", "fp32", 0, 99.0, None), Accuracy("digits-plain", "fp32", 1, 98.0, None),
+            Accuracy("digits-plain", "w4a4", 0, 97.5, 97.25), Accuracy("digits-plain", "w4a4", 1, 98.5, 98.75)]
+    write_accuracies(rows, tmp_path / "folder" / "a.csv", command="pactolus train")
+    first, *lines = (tmp_path / "folder" / "a.csv").read_text().splitlines()
+    assert first == "# pactolus train"
+    table = list(csv.DictReader(lines))
+    assert [row["integer_percent"] for row in table] == ["", "", "97.2500", "98.7500"]
+    assert [row["fake_quantized_percent"] for row in table] == ["99.0000", "98.0000", "97.5000", "98.5000"]
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(accuracy_table(rows))
+    text = console.export_text()
+    assert "98.50 ± 0.71" in text and "98.00 ± 1.06" in text and "-0.50" in text
+
+
+def test_progress_is_shown_where_there_is_a_console():
+    console = Console(width=120, record=True, force_terminal=True, file=io.StringIO())
+    train(TrainConfig(network="digits-plain", epochs=1), console=console)
+    assert "digits-plain-fp32 seed 0" in console.export_text()
