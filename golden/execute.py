@@ -121,7 +121,7 @@ def accumulate(x: np.ndarray, operation: Conv2d, network: IntegerNetwork) -> np.
     for start in range(0, x.shape[0], frames):
         part = slice(start, start + frames)
         acc[part] = windows(x[part], operation, source).astype(number) @ columns
-    return acc.transpose(0, 1, 3, 2).reshape(x.shape[0], *output.shape)
+    return np.ascontiguousarray(acc.transpose(0, 1, 3, 2)).reshape(x.shape[0], *output.shape)
 
 
 def _max_pool(x: np.ndarray, operation: MaxPool2d) -> np.ndarray:

@@ -14,7 +14,6 @@ Numbers (normative):
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -96,8 +95,8 @@ def _frozen(value: Any, dtype: type, what: str) -> np.ndarray:
 
 def _integers(value: Any, count: int, what: str, low: int, high: int) -> tuple[int, ...]:
     """``value`` as a tuple of ``count`` ints, each in ``low..high``."""
-    if not isinstance(value, Iterable) or isinstance(value, str):
-        raise NetworkError(f"{what} must be {count} integers, not {value!r}")
+    if not isinstance(value, (list, tuple)):
+        raise NetworkError(f"{what} must be {count} integers, not of type {type(value).__name__}")
     items = tuple(value)
     if len(items) != count or not all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in items):
         raise NetworkError(f"{what} must be {count} integers, not {items!r}")

@@ -65,7 +65,9 @@ def write(folder: str | os.PathLike[str], network: IntegerNetwork, x: np.ndarray
             raise NetworkError(f"Name {name!r} must consist of letters, digits, '_', '-' and '.' to be a file name")
     (folder / "hex").mkdir(parents=True, exist_ok=True)
     file.save(network, folder / "network.safetensors")
-    (folder / "tensors.safetensors").write_bytes(serialize(values))
+    # safetensors writes the memory of an array as it lies, whatever its strides.
+    contiguous = {tensor: np.ascontiguousarray(value) for tensor, value in values.items()}
+    (folder / "tensors.safetensors").write_bytes(serialize(contiguous))
     texts: dict[str, str] = {}
     for name, value in values.items():
         texts[f"hex/{name}.hex"] = _hex_lines(value, network.tensor(name).bits)
