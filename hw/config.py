@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 
 from golden.network import Conv2d, IntegerNetwork, signed_width
 from golden.requantize import Widths
 
-__all__ = ["DIGIT_WIDTHS", "PRESETS", "AcceleratorConfig", "UnsupportedNetworkError", "check_digit_bits"]
+__all__ = [
+    "DIGIT_WIDTHS",
+    "PRESETS",
+    "AcceleratorConfig",
+    "UnsupportedNetworkError",
+    "checked_digit_bits",
+    "checked_integer",
+]
 
 DIGIT_WIDTHS = (1, 2, 4, 8, 16)
 """The digit widths that the array is generated for."""
@@ -24,17 +32,51 @@ class UnsupportedNetworkError(ValueError):
     """A network that the configured hardware cannot compute; the message names the layer and both widths."""
 
 
-def check_digit_bits(value: int) -> int:
+def checked_integer(name: str, value: SupportsIndex, low: int, high: int | None = None) -> int:
+    """Return ``value`` as an :class:`int`; ``name`` begins the sentence that refuses it.
+
+    Raises
+    ------
+    :class:`TypeError`
+        Not an integer.
+    :class:`ValueError`
+        Not in ``low .. high``.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+    if number < low or (high is not None and number > high):
+        rule = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ValueError(f"{name} must be {rule}, not {value!r}")
+    return number
+
+
+def checked_digit_bits(value: SupportsIndex) -> int:
     """Return ``value`` as an :class:`int`, refusing what is not in :data:`DIGIT_WIDTHS`."""
-    value = operator.index(value)
-    if value not in DIGIT_WIDTHS:
+    number = checked_integer("Digit width", value, 1)
+    if number not in DIGIT_WIDTHS:
         raise ValueError(f"Digit width must be 1, 2, 4, 8 or 16, not {value!r}")
-    return value
+    return number
 
 
 def _signed_bits(values: np.ndarray) -> int:
     """The least width of a two's complement number that holds each of ``values``."""
     return signed_width(int(values.min()), int(values.max()))
+
+
+_TITLES = {
+    "rows": "Number of rows",
+    "lanes": "Number of lanes",
+    "digit_bits": "Digit width",
+    "acc_bits": "Accumulator width",
+    "multiplier_bits": "Multiplier width",
+    "skip_multiplier_bits": "Skip multiplier width",
+    "bias_bits": "Bias width",
+    "max_shift": "Largest shift",
+    "max_output_bits": "Largest output width",
+    "requant_lanes": "Number of requantizer lanes",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +130,10 @@ class AcceleratorConfig:
             raise TypeError(f"Name must be a string, not {self.name!r}")
         if not self.name.isidentifier():
             raise ValueError(f"Name must be an identifier, not {self.name!r}")
-        for field in fields(self):
-            if field.name != "name":
-                value = getattr(self, field.name)
-                try:
-                    object.__setattr__(self, field.name, operator.index(value))
-                except TypeError:
-                    raise TypeError(f"{_titles[field.name]} must be an integer, not {value!r}") from None
+        checked_digit_bits(self.digit_bits)
         self._check("rows", 1)
         self._check("lanes", 1)
-        check_digit_bits(self.digit_bits)
+        self._check("digit_bits", 1)
         self._check("acc_bits", 2 * self.digit_bits, MAX_WIDTH)
         self._check("multiplier_bits", 2, MAX_WIDTH)
         self._check("skip_multiplier_bits", 2, MAX_WIDTH)
@@ -107,10 +143,7 @@ class AcceleratorConfig:
         self._check("requant_lanes", 1, self.rows)
 
     def _check(self, field: str, low: int, high: int | None = None) -> None:
-        value = getattr(self, field)
-        if value < low or (high is not None and value > high):
-            rule = f"at least {low}" if high is None else f"between {low} and {high}"
-            raise ValueError(f"{_titles[field]} must be {rule}, not {value!r}")
+        object.__setattr__(self, field, checked_integer(_TITLES[field], getattr(self, field), low, high))
 
     @property
     def widths(self) -> Widths:
@@ -150,19 +183,6 @@ class AcceleratorConfig:
                         f"but configuration {self.name!r} has {getattr(self, field)}"
                     )
 
-
-_titles = {
-    "rows": "Number of rows",
-    "lanes": "Number of lanes",
-    "digit_bits": "Digit width",
-    "acc_bits": "Accumulator width",
-    "multiplier_bits": "Multiplier width",
-    "skip_multiplier_bits": "Skip multiplier width",
-    "bias_bits": "Bias width",
-    "max_shift": "Largest shift",
-    "max_output_bits": "Largest output width",
-    "requant_lanes": "Number of requantizer lanes",
-}
 
 PRESETS = {
     config.name: config

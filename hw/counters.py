@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from amaranth.hdl import Cat, Module, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+
+from hw.config import checked_integer
 
 __all__ = ["Bit", "ComplementHalfAdders", "FullAdders", "HalfAdders", "bits_of", "compress", "concatenate"]
 
@@ -20,9 +21,7 @@ class _Adders(wiring.Component):
     _kind: str
 
     def __init__(self, *, width: int) -> None:
-        self.width = operator.index(width)
-        if self.width < 1:
-            raise ValueError(f"Width must be at least 1, not {self.width!r}")
+        self.width = checked_integer("Width", width, 1)
         super().__init__(
             {port: In(self.width) for port in self._inputs} | {"sum": Out(self.width), "carry": Out(self.width)}
         )
@@ -124,11 +123,11 @@ class ComplementHalfAdders(_Adders):
 
 
 class Bit(NamedTuple):
-    """``source[index]``, known to be late by ``arrival``: see the delays below."""
+    """``source[offset]``, which arrives ``arrival`` after the earliest bits: see the delays below."""
 
     arrival: int
     source: Value
-    index: int
+    offset: int
 
 
 # Relative delays of the adders of common cell libraries, in units of about 30 ps on Nangate45.
@@ -139,17 +138,17 @@ LATE_INPUT_GAIN = 1  # a full adder's input c is faster than a and b by this muc
 
 def bits_of(value: Value, arrival: int = 0) -> list[Bit]:
     """The bits of ``value``, least significant first."""
-    return [Bit(arrival, value, index) for index in range(len(value))]
+    return [Bit(arrival, value, offset) for offset in range(len(value))]
 
 
 def concatenate(bits: Iterable[Bit]) -> Value:
     """The value made of ``bits``, least significant first, with neighbours of one source as one slice."""
     slices: list[tuple[Value, int, int]] = []
     for bit in bits:
-        if slices and slices[-1][0] is bit.source and slices[-1][2] == bit.index:
-            slices[-1] = (bit.source, slices[-1][1], bit.index + 1)
+        if slices and slices[-1][0] is bit.source and slices[-1][2] == bit.offset:
+            slices[-1] = (bit.source, slices[-1][1], bit.offset + 1)
         else:
-            slices.append((bit.source, bit.index, bit.index + 1))
+            slices.append((bit.source, bit.offset, bit.offset + 1))
     return Cat(source[start:stop] for source, start, stop in slices)
 
 
@@ -199,18 +198,18 @@ def compress(
     prefix : :class:`str`
         Of the names of the submodules.
     """
-    columns = [list(column) for column in columns]
+    heap = [list(column) for column in columns]
     stage = 0
-    while max(map(len, columns)) > 2:
+    while max(map(len, heap)) > 2:
         height, limit = 2, 3
-        while limit < max(map(len, columns)):
+        while limit < max(map(len, heap)):
             height, limit = limit, limit * 3 // 2
         full: list[tuple[int, tuple[Bit, Bit, Bit]]] = []
         half: list[tuple[int, tuple[Bit, Bit]]] = []
         rest: list[list[Bit]] = []
         carries = 0
-        for weight, column in enumerate(columns):
-            column = sorted(column, key=lambda bit: bit.arrival)
+        for weight, unsorted in enumerate(heap):
+            column = sorted(unsorted, key=lambda bit: bit.arrival)
             triples = _triples(column)
             left = column[3 * len(triples) :]
             pair = len(left) == 2 and len(triples) + len(left) + carries > height
@@ -219,11 +218,11 @@ def compress(
                 half.append((weight, (left[0], left[1])))
                 left = []
             rest.append(left)
-            carries = len(triples) + pair
+            carries = len(triples) + int(pair)
 
-        def place(weight: int, bit: Bit, columns: list[list[Bit]] = rest) -> None:
-            if weight < len(columns):
-                columns[weight].append(bit)
+        def place(weight: int, bit: Bit, heap: list[list[Bit]] = rest) -> None:
+            if weight < len(heap):
+                heap[weight].append(bit)
 
         if full:
             adders = FullAdders(width=len(full))
@@ -243,6 +242,6 @@ def compress(
                 ready = max(a.arrival, b.arrival)
                 place(weight, Bit(ready + CARRY_DELAY, halves.sum, index))
                 place(weight + 1, Bit(ready + CARRY_DELAY, halves.carry, index))
-        columns = rest
+        heap = rest
         stage += 1
-    return columns
+    return heap

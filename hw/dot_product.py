@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import operator
-
 from amaranth.hdl import C, Cat, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import check_digit_bits
+from hw.config import checked_digit_bits, checked_integer
 from hw.counters import Bit, bits_of, compress, concatenate
 
 __all__ = ["DotProduct", "carry_save_sum", "register"]
@@ -87,14 +85,10 @@ class DotProduct(wiring.Component):
     """
 
     def __init__(self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: bool | None = None) -> None:
-        self.lanes = operator.index(lanes)
-        self.digit_bits = check_digit_bits(digit_bits)
-        self.acc_bits = operator.index(acc_bits)
+        self.lanes = checked_integer("Number of lanes", lanes, 1)
+        self.digit_bits = checked_digit_bits(digit_bits)
+        self.acc_bits = checked_integer("Accumulator width", acc_bits, 2 * self.digit_bits)
         self.pipeline = self.digit_bits >= 8 if pipeline is None else bool(pipeline)
-        if self.lanes < 1:
-            raise ValueError(f"Number of lanes must be at least 1, not {self.lanes!r}")
-        if self.acc_bits < 2 * self.digit_bits:
-            raise ValueError(f"Accumulator width must be at least {2 * self.digit_bits}, not {self.acc_bits!r}")
         self.latency = 1 if self.pipeline else 0
         word = data.ArrayLayout(self.digit_bits, self.lanes)
         super().__init__(

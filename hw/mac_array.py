@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
+from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import check_digit_bits
+from hw.config import checked_digit_bits, checked_integer
 from hw.counters import Bit, bits_of, compress
 from hw.dot_product import ADDEND_ARRIVAL, DotProduct, carry_save_sum, register
 
@@ -109,7 +109,8 @@ class MacRow(wiring.Component):
     """One row: a dot product that adds to its accumulator in every cycle.
 
     ``acc`` becomes ``(acc if keep else 0) + (acc << digit_bits if shift else 0) + sum(x[l] * w[l])``, modulo
-    ``2**acc_bits``; ``keep`` and ``shift`` are those of the cycle, ``x`` and ``w`` of ``dot_latency`` cycles before.
+    ``2**acc_bits``, with ``keep`` and ``shift`` of the same cycle, and ``x`` and ``w`` of the same cycle or, with the
+    pipeline register, of the one before.
     No enable, no reset.
 
     Parameters
@@ -207,7 +208,7 @@ class OnesRow(wiring.Component):
         for weight, column in enumerate(columns):
             for row, bit in enumerate(column):
                 gated = Signal(name=f"gated_{row}_{weight}")
-                m.d.comb += gated.eq(bit.source[bit.index] & self.ones)
+                m.d.comb += gated.eq(bit.source[bit.offset] & self.ones)
                 column[row] = Bit(bit.arrival, gated, 0)
         for column, bit in zip(columns, bits_of(addend, ADDEND_ARRIVAL), strict=True):
             column.append(bit)
@@ -351,20 +352,12 @@ class MacArray(wiring.Component):
         drain_rows: int = 1,
         pipeline: bool | None = None,
     ) -> None:
-        self.rows = operator.index(rows)
-        self.lanes = operator.index(lanes)
-        self.digit_bits = check_digit_bits(digit_bits)
-        self.acc_bits = operator.index(acc_bits)
-        self.drain_rows = operator.index(drain_rows)
+        self.rows = checked_integer("Number of rows", rows, 1)
+        self.lanes = checked_integer("Number of lanes", lanes, 1)
+        self.digit_bits = checked_digit_bits(digit_bits)
+        self.acc_bits = checked_integer("Accumulator width", acc_bits, 2 * self.digit_bits)
+        self.drain_rows = checked_integer("Number of drain rows", drain_rows, 1, self.rows)
         self.pipeline = self.digit_bits >= 8 if pipeline is None else bool(pipeline)
-        if self.rows < 1:
-            raise ValueError(f"Number of rows must be at least 1, not {self.rows!r}")
-        if self.lanes < 1:
-            raise ValueError(f"Number of lanes must be at least 1, not {self.lanes!r}")
-        if self.acc_bits < 2 * self.digit_bits:
-            raise ValueError(f"Accumulator width must be at least {2 * self.digit_bits}, not {self.acc_bits!r}")
-        if not 1 <= self.drain_rows <= self.rows:
-            raise ValueError(f"Number of drain rows must be between 1 and {self.rows}, not {self.drain_rows!r}")
         self.latency = 3 if self.pipeline else 2
         layout = beat_layout(rows=self.rows, lanes=self.lanes, digit_bits=self.digit_bits)
         super().__init__(
@@ -382,7 +375,7 @@ class MacArray(wiring.Component):
         m = Module()
         beat = self.i.payload
         word_bits = self.lanes * self.digit_bits
-        parameters = {
+        parameters: dict[str, Any] = {
             "lanes": self.lanes,
             "digit_bits": self.digit_bits,
             "acc_bits": self.acc_bits,

@@ -26,10 +26,11 @@ def generate(component: wiring.Component, *, name: str | None = None) -> str:
     """Return the Verilog of ``component`` and all of its parts.
 
     Ports are those of the component's signature, ``__`` between the parts of a path, with ``clk`` where there are
-    registers and ``rst`` (active high) where any of them is reset. Every component below it is one module named after its ``module_name``, or else its
-    class in snake case, and components of one class with equal constructor parameters share one module: for this,
-    parameters must be readable as attributes of the same name. (A component that does not follow this gets a module
-    of its own.) Where modules would have one name, the later ones get ``_2``, ``_3`` and so on.
+    registers and ``rst`` (active high) where any of them is reset. Every component below it is a module named after
+    its ``module_name``, or else its class in snake case, and components of one class with equal constructor
+    parameters share one module: for this, parameters must be readable as attributes of the same name. (A component
+    that does not follow this gets a module of its own.) Where modules would have one name, the later ones get ``_2``,
+    ``_3`` and so on. A parent must reach its parts through their ports alone.
 
     The text depends on nothing but the component and the versions of the tools: no paths, no times.
 

@@ -39,7 +39,7 @@ def check_combinational(module, stimulus):
 def test_init_wrong_width(adders):
     with pytest.raises(ValueError, match=r"^Width must be at least 1, not 0$"):
         adders(width=0)
-    with pytest.raises(TypeError, match="float"):
+    with pytest.raises(TypeError, match=r"^Width must be an integer, not 1\.0$"):
         adders(width=1.0)
 
 
@@ -126,12 +126,11 @@ def test_compress(heights, complemented):
 
     async def bench(ctx):
         total_bits = sum(heights)
-        exhaustive = total_bits <= 10
-        for number in range(1 << total_bits) if exhaustive else range(300):
-            if exhaustive:
-                word = number
-            else:
-                word = {0: 0, 1: (1 << total_bits) - 1}.get(number, rng.getrandbits(total_bits))
+        if total_bits <= 10:
+            words = list(range(1 << total_bits))
+        else:
+            words = [0, (1 << total_bits) - 1, *(rng.getrandbits(total_bits) for _ in range(300))]
+        for word in words:
             expected = 0
             for weight, (signal, height) in enumerate(zip(inputs, heights, strict=True)):
                 bits = word & ((1 << height) - 1)
