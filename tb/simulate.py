@@ -1,13 +1,16 @@
 """Whole networks through the Datapath's RTL: every output of every layer compared with golden.
 
-Each layer is fed golden's input to it, so a fault shows in the layer that it is in and nowhere else. One simulator
-process serves one network; several run at once. Results are a table for people and a JSON file for programs.
+Each layer is fed golden's input to it, so a fault shows in the layer that it is in and nowhere else. One
+simulator process serves one network; several run at once. Results are a table for people and a JSON file for
+programs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hw.datapath import Datapath
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -24,7 +29,6 @@ from rich.table import Table
 from golden import vectors
 from golden.network import Add, Conv2d, IntegerNetwork, MaxPool2d, NetworkError, Operation
 from hw.config import PRESETS, AcceleratorConfig, UnsupportedNetworkError
-from hw.datapath import Datapath
 from hw.verilog import generate
 from tb import runner
 from tb.stimulus import Difference, Layer, break_weight
@@ -32,9 +36,10 @@ from tb.stimulus import Difference, Layer, break_weight
 __all__ = ["LayerReport", "NetworkReport", "UsageError", "run", "simulate_network"]
 
 NOT_IN_RTL = {
-    MaxPool2d: "max pool: computed by golden, the Datapath has no pooling",
-    Add: "addition: computed by golden, the Datapath adds only a convolution's residual operand",
+    MaxPool2d: "max pool: golden computes it, since the Datapath has no pooling",
+    Add: "addition: golden computes it, since the Datapath adds only a convolution's residual operand",
 }
+RESULTS = "results.jsonl"
 SLOWEST_CYCLES_PER_S = 20
 """A simulator slower than this is taken for hung."""
 
@@ -115,7 +120,9 @@ def _plan(folder: Path, config: AcceleratorConfig, frames: int | None, break_lay
     config.check(network)
     stored = len(tensors[network.input.name])
     if frames is not None and not 1 <= frames <= stored:
-        raise UsageError(f"Frames must be between 1 and {stored}, which {network.name} has vectors for, not {frames}")
+        raise UsageError(
+            f"Frames must be between 1 and {stored}, which {network.name} has vectors for, not {frames}"
+        )
     count = stored if frames is None else frames
     tensors = {name: values[:count] for name, values in tensors.items()}
     layers = [operation for operation in network.operations if isinstance(operation, Conv2d)]
@@ -132,10 +139,9 @@ def _break(network: IntegerNetwork, tensors: dict[str, np.ndarray], name: str) -
         raise UsageError(f"Layer of {network.name} must be one of {', '.join(layers)}, not {name!r}")
     found = break_weight(network, layers[name], tensors)
     if found is None:
-        frames = len(tensors[network.input.name])
         raise UsageError(
             f"Layer {name!r} of {network.name} cannot be broken: "
-            f"no change of a single weight changes a result in {frames} frames"
+            f"no single weight changes any of its results on the frames simulated"
         )
     operation, index = found
     return {
@@ -187,13 +193,19 @@ def simulate_network(
     """
     plan = _plan(folder, config, frames, break_layer)
     simulation = _compile(config, simulator)
-    with tempfile.TemporaryDirectory(prefix="pactolus-") as scratch:
-        return _simulate(plan, config, simulation, Path(scratch), stall=stall, together=together, seed=seed)
+    return _simulate(plan, config, simulation, _run_directory(), stall=stall, together=together, seed=seed)
 
 
 def _compile(config: AcceleratorConfig, simulator: str) -> runner.Simulation:
     name = f"datapath_{config.name}"
     return runner.compile_verilog(generate(Datapath(config), name=name), name, simulator)
+
+
+def _run_directory() -> Path:
+    """A new directory for one run's job, log and results; it is deleted unless the run fails."""
+    parent = runner.BUILD / "runs"
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=parent))
 
 
 def _simulate(
@@ -207,7 +219,7 @@ def _simulate(
     seed: int,
 ) -> NetworkReport:
     started = time.monotonic()
-    results = directory / "results.jsonl"
+    results = directory / RESULTS
     job = {
         "config": asdict(config),
         "vectors": str(plan.folder.resolve()),
@@ -220,6 +232,7 @@ def _simulate(
     limit = 120 + sum(plan.beats.values()) / SLOWEST_CYCLES_PER_S
     runner.run_bench(simulation, "tb.benches.datapath", job, directory=directory, seed=seed, limit_s=limit)
     lines = {line["name"]: line for line in _lines(results)}
+    shutil.rmtree(directory)
     layers = [_layer_report(plan.network, operation, lines) for operation in plan.network.operations]
     seconds = time.monotonic() - started
     return NetworkReport(
@@ -234,14 +247,20 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-def _layer_report(network: IntegerNetwork, operation: Operation, lines: dict[str, dict[str, Any]]) -> LayerReport:
+def _layer_report(
+    network: IntegerNetwork, operation: Operation, lines: dict[str, dict[str, Any]]
+) -> LayerReport:
     output = network.tensor(operation.output)
     if not isinstance(operation, Conv2d):
         return LayerReport(operation.name, output.shape, "golden", reason=NOT_IN_RTL[type(operation)])
     if operation.name not in lines:
         raise runner.SimulationError(f"Layer {operation.name!r} of {network.name} has no result")
     line = lines[operation.name]
-    bits = {"weight": operation.bits, "activation": network.tensor(operation.input).bits, "output": output.bits}
+    bits = {
+        "weight": operation.bits,
+        "activation": network.tensor(operation.input).bits,
+        "output": output.bits,
+    }
     difference = None if line["difference"] is None else Difference(**line["difference"])
     return LayerReport(
         operation.name,
@@ -284,8 +303,8 @@ def run(
     Returns
     -------
     :class:`int`
-        Exit status: 0 when every compared result equals golden's, 1 when one does not or a simulation failed, 2 when
-        what was asked for cannot be done. The reason is printed.
+        Exit status: 0 when every compared result equals golden's, 1 when one does not or a simulation failed,
+        2 when what was asked for cannot be done. The reason is printed.
     """
     console = console or Console()
     try:
@@ -301,10 +320,16 @@ def run(
     finished, errors = _run_all(plans, PRESETS[config], simulator, seed, console)
     for report in finished:
         reports.mkdir(parents=True, exist_ok=True)
-        path = reports / f"sim-{report.network}-{config}-{simulator}.json"
+        name = re.sub(r"[^\w.-]", "_", report.network)
+        path = reports / f"sim-{name}-{config}-{simulator}.json"
         path.write_text(json.dumps(report.to_json(), indent=1) + "\n")
     if finished:
-        console.print(_table(finished))
+        table = _table(finished)
+        if not console.is_terminal:
+            console.width = max(console.width, console.measure(table).maximum)
+        console.print(table)
+        for reason in sorted({layer.reason for report in finished for layer in report.layers if layer.reason}):
+            console.print(f"* {reason}", highlight=False, soft_wrap=True)
     for report in finished:
         if report.broken is not None:
             index = ", ".join(str(i) for i in report.broken["index"])
@@ -315,12 +340,17 @@ def run(
                 soft_wrap=True,
             )
         if report.difference is not None:
-            console.print(f"{report.network}: first difference in {report.difference}", highlight=False, soft_wrap=True)
+            console.print(
+                f"{report.network}: first difference in {report.difference}", highlight=False, soft_wrap=True
+            )
     for error in errors:
         console.print(error, markup=False, highlight=False, soft_wrap=True)
     total = sum(report.mismatches for report in finished)
     compared = sum(layer.compared for report in finished for layer in report.layers)
-    console.print(f"{compared} results compared with golden, {total} mismatches ({config}, {simulator}).", highlight=False)
+    console.print(
+        f"{compared} results compared with golden, {total} mismatches ({config}, {simulator}).",
+        highlight=False,
+    )
     return 1 if total or errors or not compared else 0
 
 
@@ -328,62 +358,61 @@ def _run_all(
     plans: list[_Plan], config: AcceleratorConfig, simulator: str, seed: int, console: Console
 ) -> tuple[list[NetworkReport], list[str]]:
     """Simulate the networks, the longest first, as many at once as there are processors; reports in the order given."""
-    finished: dict[str, NetworkReport] = {}
+    finished: dict[int, NetworkReport] = {}
     errors: list[str] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="pactolus-") as scratch,
-        _progress(console) as progress,
-        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-    ):
+    with _progress(console) as progress, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         compiling = progress.add_task(f"compiling {config.name} for {simulator}", total=None)
         try:
             simulation = _compile(config, simulator)
         except runner.SimulationError as error:
             return [], [str(error)]
         progress.remove_task(compiling)
-        pending: dict[Future[NetworkReport], tuple[_Plan, Path, TaskID]] = {}
-        for plan in sorted(plans, key=lambda plan: -sum(plan.beats.values())):
-            directory = Path(scratch) / plan.network.name
+        pending: dict[Future[NetworkReport], tuple[int, Path, TaskID]] = {}
+        for number in sorted(range(len(plans)), key=lambda number: -sum(plans[number].beats.values())):
+            plan, directory = plans[number], _run_directory()
             task = progress.add_task(plan.network.name, total=sum(plan.beats.values()))
             future = pool.submit(_simulate, plan, config, simulation, directory, seed=seed)
-            pending[future] = plan, directory, task
+            pending[future] = number, directory, task
         while pending:
             done, _ = wait(pending, timeout=0.2)
-            for future, (plan, directory, task) in list(pending.items()):
-                names = [line["name"] for line in _lines(directory / "results.jsonl")]
-                progress.update(task, completed=sum(plan.beats[name] for name in names))
+            for future, (number, directory, task) in list(pending.items()):
+                beats = plans[number].beats
+                progress.update(
+                    task, completed=sum(beats[line["name"]] for line in _lines(directory / RESULTS))
+                )
                 if future in done:
                     del pending[future]
+                    progress.update(task, completed=sum(beats.values()))
                     try:
-                        finished[plan.network.name] = future.result()
+                        finished[number] = future.result()
                     except runner.SimulationError as error:
-                        errors.append(f"{plan.network.name}: {error}")
-    return [finished[plan.network.name] for plan in plans if plan.network.name in finished], errors
+                        errors.append(f"{plans[number].network.name}: {error}")
+    return [finished[number] for number in sorted(finished)], errors
 
 
 def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _table(finished: list[NetworkReport]) -> Table:
-    table = Table(title=f"RTL against golden: {finished[0].config.name} on {finished[0].simulator}")
-    for heading, justify in (
-        ("network", "left"),
-        ("layer", "left"),
-        ("shape", "left"),
-        ("w/a bits", "right"),
-        ("compared", "right"),
-        ("mismatches", "right"),
-        ("cycles", "right"),
-    ):
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    title = f"RTL against golden: {finished[0].config.name} on {finished[0].simulator}"
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    for heading in ("network", "layer"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("shape", "w/a bits", "compared", "mismatches", "cycles"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for report in finished:
         for n, layer in enumerate(report.layers):
             name = report.network if n == 0 else ""
             shape = "×".join(str(size) for size in layer.shape)
             if layer.computed_by == "golden":
-                table.add_row(name, layer.name, shape, "", layer.reason)
+                table.add_row(name, f"{layer.name} *", shape, "", "", "", "")
                 continue
             table.add_row(
                 name,

@@ -52,8 +52,8 @@ def read(handle: Any) -> int:
 class Strobe:
     """Drives a stream without back-pressure, one cycle at a time.
 
-    Between items the payload is unknown on simulators that know X, random bits elsewhere: a design that reads it
-    without ``valid`` is found.
+    Between items the payload is unknown on simulators that know X, random bits elsewhere: a design that reads
+    it without ``valid`` is found.
 
     Parameters
     ----------
@@ -83,7 +83,8 @@ class Strobe:
 
 
 class Source:
-    """Drives a stream's input from an iterable of packed payloads; see :class:`Strobe` for the time between them.
+    """Drives a stream's input from an iterable of packed payloads; see :class:`Strobe` for the time between
+    them.
 
     ``valid`` and the payload hold until the transfer.
 

@@ -1,9 +1,10 @@
-"""Bench of the Datapath: the layers of an integer network, each fed golden's input to it, compared with golden's output.
+"""Bench of the Datapath: the layers of an integer network, each fed golden's input to it, compared with
+golden's output.
 
-Job: ``config`` (the fields of an AcceleratorConfig), ``vectors`` (a folder of golden vectors), ``frames`` (how many of
-them), ``broken`` (``null``, or operation, index and code of one weight that the RTL is given differently), ``stall``
-(probability, on every stream), ``together`` (whether the layers follow each other without a pause) and ``results``
-(file that gets one JSON line per layer).
+Job: ``config`` (the fields of an AcceleratorConfig), ``vectors`` (a folder of golden vectors), ``frames``
+(how many of them), ``broken`` (``null``, or operation, index and code of one weight that the RTL is given
+differently), ``stall`` (probability, on every stream), ``together`` (whether the layers follow each other
+without a pause) and ``results`` (file that gets one JSON line per layer).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from golden import vectors
 from golden.network import Conv2d
 from hw.config import AcceleratorConfig
 from tb.benches.common import LIMIT, job
-from tb.streams import Sink, Source, reset, run
 from tb.stimulus import Layer
+from tb.streams import Sink, Source, reset, run
 
 
 def layers(parameters: dict[str, Any]) -> Iterator[Layer]:

@@ -1,8 +1,8 @@
 """Bench of the MacArray: a plan says for every cycle what goes in and what must come out.
 
 Job: ``config`` (the fields of an AcceleratorConfig, whose ``requant_lanes`` are the drain rows), ``latency``,
-``stall`` (probability of a cycle without a beat, and of one without an advance) and ``vectors`` (folders of golden
-vectors whose layers are run, first frame only).
+``stall`` (probability of a cycle without a beat, and of one without an advance) and ``vectors`` (folders of
+golden vectors whose layers are run, first frame only).
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ async def play(dut: Any, steps: list[Cycle], config: AcceleratorConfig, random: 
     before = Cycle()
     for number, step in enumerate([*steps, Cycle()]):
         await edge
-        assert read(dut.complete) == before.complete, f"complete in cycle {number - 1}: expected {before.complete}"
+        assert read(dut.complete) == before.complete, (
+            f"complete in cycle {number - 1}: expected {before.complete}"
+        )
         if before.rows is not None:
             word = read(dut.o_rows)
             got = [(word >> (config.acc_bits * lane)) & mask for lane in range(len(before.rows))]

@@ -1,8 +1,8 @@
 """Bench of the PactUnit: every item's code against golden's requantization, in order, at full rate.
 
-Job: ``unit`` (the component's parameters, by name), ``latency``, ``random`` (number of random items), ``stall``
-(probability, on both sides) and ``vectors`` (folders of golden vectors whose layers' accumulators and constants are
-run, first frame only).
+Job: ``unit`` (the component's parameters, by name), ``latency``, ``random`` (number of random items),
+``stall`` (probability, on both sides) and ``vectors`` (folders of golden vectors whose layers' accumulators
+and constants are run, first frame only).
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def corner_items(unit: Unit, random: Random) -> Iterator[tuple[int, int]]:
 
     skips = [0, 1, (1 << unit.skip_bits) - 1] if unit.skip_bits else [0]
     skip_multipliers = extremes(unit.skip_multiplier_bits) if unit.skip_bits else [0]
-    for acc, multiplier, bias in product(*map(extremes, (unit.acc_bits, unit.multiplier_bits, unit.bias_bits))):
+    for acc, multiplier, bias in product(
+        *map(extremes, (unit.acc_bits, unit.multiplier_bits, unit.bias_bits))
+    ):
         for shift in {0, 1, unit.max_shift, random.randint(0, unit.max_shift)}:
             if shift <= unit.max_shift:
                 skip, skip_multiplier = random.choice(skips), random.choice(skip_multipliers)
@@ -118,7 +120,10 @@ def layer_items(unit: Unit, folder: str) -> Iterator[tuple[int, int]]:
                 each = operation.requantize
                 skip_multiplier = 0 if each.skip_multiplier is None else int(each.skip_multiplier[channel])
                 constants = Solution(
-                    int(each.multiplier[channel]), skip_multiplier, int(each.bias[channel]), int(each.shift[channel])
+                    int(each.multiplier[channel]),
+                    skip_multiplier,
+                    int(each.bias[channel]),
+                    int(each.shift[channel]),
                 )
             values = zip(acc[channel].flat, skips[channel].flat, expected[channel].flat, strict=True)
             for value, skip, code in values:

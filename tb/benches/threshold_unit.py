@@ -1,7 +1,7 @@
 """Bench of the ThresholdUnit: every item's code against golden's thresholds, in order, at full rate.
 
-Job: ``acc_bits``, ``output_bits``, ``latency``, ``random`` (number of random channels) and ``stall`` (probability, on
-both sides).
+Job: ``acc_bits``, ``output_bits``, ``latency``, ``random`` (number of random channels) and ``stall``
+(probability, on both sides).
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ def item(acc: int, levels: list[int], negate: bool, acc_bits: int, code: int) ->
 
 
 def channel_items(acc_bits: int, bits: int, random: Random, channels: int) -> Iterator[tuple[int, int]]:
-    """Channels with slopes of both signs and zero; accumulators at both sides of every threshold and at the ends.
+    """Channels with slopes of both signs and zero; accumulators at both sides of every threshold and at the
+    ends.
 
-    The expected codes are those of golden's multiply and shift, which the solver made equal to the real channel.
+    The expected codes are those of golden's multiply and shift, which the solver made equal to the real
+    channel.
     """
     low, high = -(1 << (acc_bits - 1)), (1 << (acc_bits - 1)) - 1
     for n in range(channels):
         reach = 2.0 ** random.uniform(-2, acc_bits)
         slope = 0.0 if n % 10 == 0 else random.choice([-1, 1]) * (1 << bits) / reach
-        offset = random.uniform(-1, 1) * (1 << bits) - slope * random.randint(low, high) * random.choice([0, 0, 1])
+        offset = random.uniform(-1, 1) * (1 << bits) - slope * random.randint(low, high) * random.choice(
+            [0, 0, 1]
+        )
         exact = Fraction(slope), Fraction(offset)
         solution = solve(*exact, bits, low, high)
         negate = slope < 0
@@ -41,7 +45,11 @@ def channel_items(acc_bits: int, bits: int, random: Random, channels: int) -> It
             levels = thresholds(-exact[0], exact[1], bits, -high, -low)
         else:
             levels = thresholds(*exact, bits, low, high)
-        near = {(-t if negate else t) + step for t in random.sample(levels, min(4, len(levels))) for step in (-1, 0, 1)}
+        near = {
+            (-t if negate else t) + step
+            for t in random.sample(levels, min(4, len(levels)))
+            for step in (-1, 0, 1)
+        }
         for acc in [low, high, random.randint(low, high), *near]:
             if low <= acc <= high:
                 yield item(acc, levels, negate, acc_bits, solution.code(acc, bits))

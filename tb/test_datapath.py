@@ -1,0 +1,87 @@
+"""The Datapath's Verilog on both simulators: layers of random networks, with and without stalls, at its stated rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from golden import vectors
+from golden.network import Conv2d
+from hw.config import PRESETS, AcceleratorConfig
+from tb.simulate import simulate_network
+from tb.stimulus import Layer
+
+CONFIGS = {
+    "tiny": PRESETS["tiny"],
+    "odd": AcceleratorConfig(
+        name="odd",
+        rows=5,
+        lanes=3,
+        digit_bits=1,
+        acc_bits=24,
+        multiplier_bits=18,
+        skip_multiplier_bits=24,
+        bias_bits=40,
+        max_shift=20,
+        requant_lanes=2,
+    ),
+    "bytes": AcceleratorConfig(name="bytes", rows=3, lanes=4, digit_bits=8, requant_lanes=3),
+}
+VERILATOR = ["random-plain-w3a3", "random-plain-w8a8", "random-residual-w4a4", "random-residual-w2a2"]
+ICARUS = ["random-plain-w3a3", "random-residual-w2a2"]
+
+
+def networks(simulator: str) -> list[str]:
+    return VERILATOR if simulator == "verilator" else ICARUS
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_layer_at_full_rate(any_simulator: str, folders: dict[str, Path], name: str) -> None:
+    """No stalls: golden's results, and no position takes longer than its beats or its drain."""
+    config = CONFIGS[name]
+    groups = -(-config.rows // config.requant_lanes)
+    for network_name in networks(any_simulator):
+        network, tensors = vectors.read(folders[network_name])
+        report = simulate_network(folders[network_name], config, any_simulator, frames=1)
+        assert report.mismatches == 0 and report.difference is None
+        for layer in report.layers:
+            operation = network.operation(layer.name)
+            if not isinstance(operation, Conv2d):
+                assert layer.computed_by == "golden" and layer.reason and layer.compared == 0
+                continue
+            one = {key: values[:1] for key, values in tensors.items()}
+            stimulus = Layer.of(network, operation, config, one)
+            assert layer.compared == stimulus.expected.size > 0
+            beats = len(stimulus.schedule)
+            positions = stimulus.positions * len(stimulus.tiles)
+            # The first tile's constants come in while its first position is computed, or it waits for them.
+            ends = config.rows + beats + 2 * groups + 16
+            assert positions * max(beats, groups) <= layer.cycles
+            assert (
+                layer.cycles <= positions * max(beats, groups + 1) + ends + len(stimulus.tiles) * config.rows
+            )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_layers_follow_each_other_with_stalls(
+    any_simulator: str, folders: dict[str, Path], name: str
+) -> None:
+    """All layers as one stream, stalls on all four streams: constants of the next layer wait behind the current one."""
+    for seed, network_name in enumerate(ICARUS):
+        report = simulate_network(
+            folders[network_name], CONFIGS[name], any_simulator, frames=1, stall=0.5, together=True, seed=seed
+        )
+        assert report.mismatches == 0
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+def test_layers_follow_each_other_on_two_seeds(
+    verilator: str, folders: dict[str, Path], stall: float
+) -> None:
+    """Verilator's state at power-up comes from the seed: results may not depend on it."""
+    for seed in (1, 2):
+        report = simulate_network(
+            folders["random-residual-w4a4"], CONFIGS["tiny"], verilator, stall=stall, together=True, seed=seed
+        )
+        assert report.mismatches == 0 and report.frames == 2
