@@ -18,6 +18,10 @@ from amaranth.lib import wiring
 __all__ = ["generate", "write_if_changed"]
 
 
+# Amaranth leaves the zero extension of operands to Verilog's rules, where Verilator sees a possible mistake.
+LINT_PRAGMA = "/* verilator lint_off WIDTHEXPAND */\n"
+
+
 class GenerateError(RuntimeError):
     """Yosys did not accept what Amaranth made; the message is Yosys's."""
 
@@ -124,7 +128,8 @@ class _Generator:
         text = rtlil.convert(fragment, unique, ports=ports, emit_src=False)
         if len(re.findall(r"\\rst\b", text)) == 1:
             text = re.sub(r"(?m)^  wire .*\\rst\n", "", text)
-        clocks = frozenset(re.findall(r"(?m)^  wire .*\binput \d+ +\\(\S+)$", text)) - ports.keys()
+        head = text[: text.index("\nend\n")]  # what is no component becomes a module with inferred ports, after it
+        clocks = frozenset(re.findall(r"(?m)^  wire .*\binput \d+ +\\(\S+)$", head)) - ports.keys()
         if not clocks <= {"clk", "rst"}:
             raise GenerateError(f"{type(component).__name__} must have no clock domain but sync, not {sorted(clocks)}")
         self.modules.append(_without_field_wires(text))
@@ -182,4 +187,4 @@ def _to_verilog(modules: list[str]) -> str:
     )
     if process.returncode:
         raise GenerateError(f"Yosys must accept the generated circuit, but says: {process.stderr.strip()}")
-    return process.stdout
+    return LINT_PRAGMA + process.stdout
