@@ -64,8 +64,8 @@ class TrainConfig:
     alpha : :class:`float`
         Initial clip of every activation quantizer.
     alpha_decay : :class:`float`
-        λ of the clips: adds λ·α to α's gradient, the gradient of λ·α²/2. The default was chosen on a quarter of the
-        training split, held out.
+        λ of the clips: adds λ·α to α's gradient, the gradient of λ·α²/2. With the default they end near 2, as in the
+        paper; five-fold cross-validation on the training split saw no difference between 2e-3 and 1e-2.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     alpha: float = 10.0
-    alpha_decay: float = 1e-2
+    alpha_decay: float = 5e-3
 
     def __post_init__(self) -> None:
         if self.network not in MODELS:

@@ -236,6 +236,14 @@ def test_exact_ties_are_counted_and_go_up():
     assert first.ties == int(((acc % 8 == 4) & (acc > 0) & (acc < 56)).sum())
 
 
+def test_near_ties_are_not_counted():
+    model = dyadic()
+    for module in model:
+        if isinstance(module, PactActivation):
+            module.clip.data *= 1 + 1e-6
+    assert check(model, images(8, 2, 6, 6) * 4).report.layers[0].ties == 0
+
+
 def test_ties_of_a_sum_count_the_residual_operand():
     class Tied(nn.Module):
         def __init__(self):
