@@ -137,7 +137,7 @@ def random_codes(network: IntegerNetwork, frames: int, seed: int) -> np.ndarray:
 def plain_network(bits: int, *, seed: int = 1, channels: int = 6) -> IntegerNetwork:
     """8-bit ends, ``bits`` between; zero-point padding, stride, dilation, groups, depthwise, max pool, broadcast."""
     build = _Builder((2, 8, 8), bits=8, zero_point=3, frames=2, seed=seed)
-    middle = {"weight_bits": bits, "bits": bits}
+    middle: dict[str, Any] = {"weight_bits": bits, "bits": bits}
     build.conv(
         "first", "input", channels, weight_bits=8, bits=bits, grid=Grid.TWOS_COMPLEMENT, padding=(1, 1, 1, 1)
     )

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hw.datapath import Datapath
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -29,6 +28,7 @@ from rich.table import Table
 from golden import vectors
 from golden.network import Add, Conv2d, IntegerNetwork, MaxPool2d, NetworkError, Operation
 from hw.config import PRESETS, AcceleratorConfig, UnsupportedNetworkError
+from hw.datapath import Datapath
 from hw.verilog import generate
 from tb import runner
 from tb.stimulus import Difference, Layer, break_weight
@@ -40,6 +40,8 @@ NOT_IN_RTL = {
     Add: "addition: golden computes it, since the Datapath adds only a convolution's residual operand",
 }
 RESULTS = "results.jsonl"
+FILE_WIDTH = 120
+"""Columns of the table where it does not go to a terminal."""
 SLOWEST_CYCLES_PER_S = 20
 """A simulator slower than this is taken for hung."""
 
@@ -326,9 +328,11 @@ def run(
     if finished:
         table = _table(finished)
         if not console.is_terminal:
-            console.width = max(console.width, console.measure(table).maximum)
+            console.width = max(console.width, FILE_WIDTH)
         console.print(table)
-        for reason in sorted({layer.reason for report in finished for layer in report.layers if layer.reason}):
+        for reason in sorted(
+            {layer.reason for report in finished for layer in report.layers if layer.reason}
+        ):
             console.print(f"* {reason}", highlight=False, soft_wrap=True)
     for report in finished:
         if report.broken is not None:
@@ -343,8 +347,8 @@ def run(
             console.print(
                 f"{report.network}: first difference in {report.difference}", highlight=False, soft_wrap=True
             )
-    for error in errors:
-        console.print(error, markup=False, highlight=False, soft_wrap=True)
+    for reason in errors:
+        console.print(reason, markup=False, highlight=False, soft_wrap=True)
     total = sum(report.mismatches for report in finished)
     compared = sum(layer.compared for report in finished for layer in report.layers)
     console.print(
@@ -402,7 +406,7 @@ def _progress(console: Console) -> Progress:
 
 def _table(finished: list[NetworkReport]) -> Table:
     title = f"RTL against golden: {finished[0].config.name} on {finished[0].simulator}"
-    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, collapse_padding=True, pad_edge=False)
     for heading in ("network", "layer"):
         table.add_column(heading, overflow="fold")
     for heading in ("shape", "w/a bits", "compared", "mismatches", "cycles"):

@@ -34,8 +34,13 @@ class Agent(Protocol):
         """One clock cycle: read the values before the edge, write those after it."""
 
 
-def read(handle: Any) -> int:
+def read(handle: Any, dont_care: Callable[[str], str] | None = None) -> int:
     """The unsigned value of a signal.
+
+    Parameters
+    ----------
+    dont_care : callable or ``None``
+        Given the bits as text, most significant first, returns them with those that mean nothing replaced.
 
     Raises
     ------
@@ -43,6 +48,8 @@ def read(handle: Any) -> int:
         A bit is X or Z.
     """
     text = str(handle.value)
+    if dont_care is not None:
+        text = dont_care(text)
     try:
         return int(text, 2)
     except ValueError:
@@ -143,10 +150,21 @@ class Sink:
         Probability that ``ready`` is low in a cycle. With 0, ``ready`` stays high.
     random : :class:`random.Random`
         Where stalls come from.
+    dont_care : callable or ``None``
+        For payload bits that mean nothing; see :func:`read`.
     """
 
-    def __init__(self, dut: Any, name: str, *, stall: float, random: Random) -> None:
+    def __init__(
+        self,
+        dut: Any,
+        name: str,
+        *,
+        stall: float,
+        random: Random,
+        dont_care: Callable[[str], str] | None = None,
+    ) -> None:
         self.name = name
+        self.dont_care = dont_care
         self.valid, self.payload, self.ready = (
             dut[f"{name}__valid"],
             dut[f"{name}__payload"],
@@ -161,7 +179,7 @@ class Sink:
     def step(self) -> None:
         """Check the rules at the edge, keep what is transferred, and choose whether to be ready next."""
         if read(self.valid):
-            payload = read(self.payload)
+            payload = read(self.payload, self.dont_care)
             if self.waiting is not None and payload != self.waiting:
                 raise ProtocolError(
                     f"{self.name}.payload must hold until the transfer, "

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from hw.pact_unit import PactUnit
 from hw.threshold_unit import ThresholdUnit
-
 from hw.verilog import generate
 from tb import runner
 

@@ -136,7 +136,8 @@ def test_says_when_a_layer_cannot_be_broken(verilator: str, tmp_path: Path) -> N
     network = examples.residual_network(2)
     vectors.write(tmp_path / "dark", network, np.zeros((1, *network.input.shape), np.uint8), seed=0)
     assert refused(run(tmp_path / "dark", break_layer="stem")) == (
-        f"Layer 'stem' of {RESIDUAL} cannot be broken: no single weight changes any of its results on the frames simulated"
+        f"Layer 'stem' of {RESIDUAL} cannot be broken: "
+        "no single weight changes any of its results on the frames simulated"
     )
 
 

@@ -88,7 +88,7 @@ class Cycle:
 def plan(
     positions: Iterable[Position], config: AcceleratorConfig, latency: int, stall: float, random: Random
 ) -> list[Cycle]:
-    """Cycle by cycle: positions as early as the drain allows, or with gaps and late captures where ``stall`` says so."""
+    """Cycle by cycle: positions as early as the drain allows, with gaps and late captures if ``stall`` is not 0."""
     groups = -(-config.rows // config.requant_lanes)
     cycles: dict[int, Cycle] = {}
 

@@ -54,7 +54,7 @@ class Unit:
         if bits:
             return pack(fields), constants.code(acc, bits, skip)
         total = acc * constants.multiplier + skip * constants.skip_multiplier + constants.bias
-        return pack(fields), (total >> constants.shift) % (1 << self.acc_bits)
+        return pack(fields), total % (1 << self.acc_bits)
 
     @property
     def widths(self) -> range:
@@ -106,7 +106,9 @@ def layer_items(unit: Unit, folder: str) -> Iterator[tuple[int, int]]:
     """Every accumulator of the first frame of a network's layers that the unit can requantize."""
     network, tensors = vectors.read(folder)
     for operation in network.operations:
-        if not isinstance(operation, Conv2d) or (operation.skip is not None and not unit.skip_bits):
+        if not isinstance(operation, Conv2d):
+            continue
+        if operation.skip is not None and network.tensor(operation.skip).bits > unit.skip_bits:
             continue
         acc = accumulate(tensors[operation.input][:1], operation, network)[0]
         bits = 0 if operation.requantize is None else network.tensor(operation.output).bits

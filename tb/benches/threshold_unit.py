@@ -41,10 +41,8 @@ def channel_items(acc_bits: int, bits: int, random: Random, channels: int) -> It
         exact = Fraction(slope), Fraction(offset)
         solution = solve(*exact, bits, low, high)
         negate = slope < 0
-        if negate:
-            levels = thresholds(-exact[0], exact[1], bits, -high, -low)
-        else:
-            levels = thresholds(*exact, bits, low, high)
+        mirrored = (-exact[0], exact[1], bits, -high, -low)
+        levels = thresholds(*mirrored) if negate else thresholds(*exact, bits, low, high)
         near = {
             (-t if negate else t) + step
             for t in random.sample(levels, min(4, len(levels)))
