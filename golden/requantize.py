@@ -92,7 +92,7 @@ def fold(
         offset = (beta + gain * (bias - mean)) / output_scale + output_zero_point
 
     Without batch norm: gamma = variance = 1, beta = mean = epsilon = 0. The exact rationals of the two results are the
-    channel; an input zero point adds ``-slope * z * sum(W)`` exactly, and a residual operand's ``-skip_slope * z_skip``.
+    channel; an input zero point adds ``-slope * z * sum(W)`` exactly, a residual operand's ``-skip_slope * z_skip``.
 
     Returns
     -------
@@ -147,8 +147,8 @@ def solve(
 ) -> Solution:
     """Integer constants whose thresholds equal the channel's over every acc in ``lo .. hi`` and every skip code.
 
-    With a negative slope the work is done on -acc. Given S and the multipliers, B may be any integer in an interval that
-    the thresholds bound; the multipliers tried are the floor and the ceiling of the slopes times 2**S, S = 0, 1, 2, ...
+    With a negative slope the work is done on -acc. Given S and the multipliers, B may be any integer in an interval
+    bounded by the thresholds; the multipliers tried are the floor and the ceiling of the slopes times 2**S, S = 0, 1, 2, ...
     The feasible multipliers are convex and have the true slopes inside, so this ends, and without a residual operand
     no other multiplier has a smaller S. Of the interval the B nearest to 0 is taken. M = M_skip = 0, S = 0 comes first.
 
@@ -280,7 +280,7 @@ class _Problem:
         self.skips = np.arange(1 << skip_bits)[:, None]
         self.thresholds = np.array(
             [thresholds(slope, offset + skip_slope * s, bits, lo, hi) for s in range(1 << skip_bits)],
-            np.int64 if -(1 << 62) < lo and hi < 1 << 62 else object,
+            np.int64 if max(abs(lo), abs(hi)) < 1 << 62 else object,
         )
         self.reached = self.thresholds <= hi
         self.crossed = self.thresholds > lo

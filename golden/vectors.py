@@ -173,6 +173,6 @@ def _constants_lines(operation: Conv2d) -> str:
     return "".join(
         f"{m & word:016x}{ms & word:016x}{b & word:016x}{s:02x}\n"
         for m, ms, b, s in zip(
-            constants.multiplier.tolist(), skips.tolist(), constants.bias.tolist(), constants.shift.tolist(), strict=True
+            *(array.tolist() for array in (constants.multiplier, skips, constants.bias, constants.shift)), strict=True
         )
     )

@@ -1,9 +1,9 @@
 """An integer network as ONNX integer operators, so that ONNX Runtime can say what the answer is.
 
 ``p*ConvInteger(u, n) - c*ConvInteger(u, 1)`` with unsigned 8-bit operands; wider codes are split into bytes; padding is
-explicit; the requantized value is clipped at 0 before the division, because ONNX's Div truncates. The clips are Less and
-Where: ONNX Runtime 1.31's Max, Min, Clip and Relu of int64 compare the low words as signed numbers (2**31 counts as less
-than 0).
+explicit; the requantized value is clipped at 0 before the division, because ONNX's Div truncates. The clips are Less
+and Where: ONNX Runtime 1.31's Max, Min, Clip and Relu of int64 compare the low words as signed numbers (2**31 counts as
+less than 0).
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def test_flipped_bytes_never_escape(saved):
     ],
 )
 def test_damaged_headers(saved, damage, sentence):
-    path, document, _, rewrite = saved
+    _, document, _, rewrite = saved
     refused(rewrite(document=damage(document)), sentence)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from golden.network import Requantize
 from golden.requantize import INT64, Solution, Widths, fold, requantize, solve, solve_channels, thresholds
+from golden.solver_study import Channel, random_channel, study, wrong_codes
 
 HALF = Fraction(1, 2)
 
@@ -26,45 +28,42 @@ def assert_exact_everywhere(slope, offset, bits, lo, hi, solution):
         assert solution.code(acc, bits) == exact_code(slope, offset, bits, acc), acc
 
 
-def assert_thresholds_exact(slope, offset, bits, lo, hi, solution, skip_slope=Fraction(0), skip=0):
-    """Both sides of every threshold, and the ends of the range: with monotonicity, every accumulator."""
-    sign = -1 if slope < 0 else 1
-    low, high = sorted((sign * lo, sign * hi))
-    points = {lo, hi}
-    for t in thresholds(abs(slope), offset + skip_slope * skip, bits, low, high):
-        points |= {sign * a for a in (t - 1, t) if low <= a <= high}
-    for acc in points:
-        assert solution.code(acc, bits, skip) == exact_code(slope, offset, bits, acc, skip_slope, skip), (acc, skip)
-
-
-def random_channel(rng):
-    bits, acc_bits = rng.randint(1, 8), rng.randint(12, 24)
-    lo, hi = sorted(rng.randint(-(1 << (acc_bits - 1)), (1 << (acc_bits - 1)) - 1) for _ in range(2))
-    span = 2.0 ** rng.uniform(-3, 1) * max(hi - lo, 1)
-    slope = Fraction(rng.choice([-1.0, 1.0]) * (2**bits - 1) / span) if rng.random() < 0.98 else Fraction(0)
-    offset = -slope * Fraction(rng.uniform(lo, hi)) + Fraction(rng.uniform(-1, 2**bits))
-    return slope, Fraction(float(offset)), bits, lo, hi
+def assert_thresholds_exact(slope, offset, bits, lo, hi, solution):
+    assert wrong_codes(Channel(slope, offset, bits, lo, hi), solution) == 0
 
 
 def test_ten_thousand_random_channels_are_lossless():
     rng = random.Random(1)
     for _ in range(10_000):
-        slope, offset, bits, lo, hi = random_channel(rng)
-        solution = solve(slope, offset, bits, lo, hi)
-        assert solution.mismatches == 0
-        assert_thresholds_exact(slope, offset, bits, lo, hi, solution)
+        channel = random_channel(rng)
+        solution = channel.solve()
+        assert solution.mismatches == wrong_codes(channel, solution) == 0, channel
 
 
 def test_two_hundred_residual_channels_are_lossless():
     rng = random.Random(2)
     for _ in range(200):
-        slope, offset, bits, lo, hi = random_channel(rng)
-        skip_bits = rng.choice([1, 2, 3, 4, 8])
-        skip_slope = Fraction(rng.choice([-1, 1]) * rng.uniform(0.05, 1.5) * 2**bits / 2**skip_bits)
-        solution = solve(slope, offset, bits, lo, hi, skip_slope=skip_slope, skip_bits=skip_bits)
-        assert solution.mismatches == 0
-        for skip in range(2**skip_bits):
-            assert_thresholds_exact(slope, offset, bits, lo, hi, solution, skip_slope, skip)
+        channel = random_channel(rng, residual=True)
+        solution = channel.solve()
+        assert solution.mismatches == wrong_codes(channel, solution) == 0, channel
+
+
+def test_wrong_codes_sees_what_is_wrong():
+    """The check itself: constants that are off by one in B, M or S are found."""
+    channel = Channel(Fraction(0.0371), Fraction(2.3), 4, -300, 400)
+    good = channel.solve()
+    for change in (
+        {"bias": good.bias + (1 << good.shift)},
+        {"multiplier": 2 * good.multiplier},
+        {"shift": good.shift + 1},
+    ):
+        assert wrong_codes(channel, replace(good, **change)) > 0
+
+
+def test_plain_rounding_needs_no_smaller_shift():
+    for trial in study(40, 4, seed=3):
+        assert trial.wrong == wrong_codes(trial.channel, trial.rounded) == 0
+        assert trial.rounded.shift >= trial.solution.shift
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -283,7 +282,8 @@ def test_fold_is_the_documented_expression():
 
 def test_fold_refuses_what_is_not_finite():
     one = np.ones(3)
-    with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match=r"^Slope and offset must be finite.* channel 1$"):
+    sentence = r"^Slope and offset must be finite, not so in channel 1$"
+    with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match=sentence):
         fold(
             gamma=one,
             beta=one,
