@@ -283,7 +283,8 @@ class _Recorder(fx.Interpreter):
         if n.op == "call_module":
             module = self.fetch_attr(str(n.target))
             if isinstance(module, ActivationQuantizer):
-                self.results[n.name] = module.to_int(self.fetch_args_kwargs_from_env(n)[0][0])
+                args, kwargs = self.fetch_args_kwargs_from_env(n)
+                self.results[n.name] = module.to_int(*args, **kwargs)
         return result
 
 
@@ -446,7 +447,7 @@ class _Builder:
         if isinstance(module, InputQuantizer):
             self._input(node, module)
         elif isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d):
-            source = self._sources(node, 1)[0]
+            source = self._source(node)
             if source in self.inputs:
                 raise self._refusal(node, "must follow an InputQuantizer")
             self.values[node] = self.values[source]
@@ -472,16 +473,15 @@ class _Builder:
             raise self._refusal(
                 node, f"must be one of sw.layers' modules, a max pool, a flatten or a sum, not {what!r}")
 
-    def _sources(self, node: fx.Node, count: int) -> list[fx.Node]:
-        """The nodes that ``node`` reads, ``count`` of them."""
-        sources = [arg for arg in node.args if isinstance(arg, fx.Node)]
-        if len(sources) != count or len(node.all_input_nodes) > count:
-            raise self._refusal(node, f"must read {count} computed tensor{'s'[: count > 1]}, not {node.args!r}")
-        return sources
+    def _source(self, node: fx.Node) -> fx.Node:
+        """The one node that ``node`` reads."""
+        if len(node.all_input_nodes) != 1:
+            raise self._refusal(node, f"must read one computed tensor, not {len(node.all_input_nodes)}")
+        return node.all_input_nodes[0]
 
     def _value(self, node: fx.Node) -> tuple[str, _Value]:
         """What ``node`` reads, and how it is called."""
-        source, = self._sources(node, 1)
+        source = self._source(node)
         if source in self.inputs:
             raise self._refusal(
                 node, "must read a quantized tensor, not the model's input: put an InputQuantizer first")
@@ -508,7 +508,7 @@ class _Builder:
         return self.recorded[node.name].dim() == 2
 
     def _input(self, node: fx.Node, module: InputQuantizer) -> None:
-        source, = self._sources(node, 1)
+        source = self._source(node)
         if source not in self.inputs or self.quantizers:
             raise self._refusal(node, "must be the only InputQuantizer and read the model's input")
         self.quantizers.append(module)
@@ -571,11 +571,10 @@ class _Builder:
         return dataclasses.replace(value, norm=norm)
 
     def _sum(self, node: fx.Node) -> _Value:
-        if node.kwargs:
-            raise self._refusal(node, f"must be a plain sum, not one with {', '.join(node.kwargs)}")
-        sources = [arg for arg in node.args if isinstance(arg, fx.Node)]
-        if len(sources) != 2 or any(s in self.inputs for s in sources):
-            raise self._refusal(node, f"must add two computed tensors, not {node.args!r}")
+        operands = (*node.args, *node.kwargs.values())
+        sources = [operand for operand in operands if isinstance(operand, fx.Node)]
+        if len(operands) != 2 or len(sources) != 2 or any(s in self.inputs for s in sources):
+            raise self._refusal(node, f"must add two computed tensors and nothing else, not {operands!r}")
         a, b = (self.values[s] for s in sources)
         if len({self.recorded[n.name].shape for n in (*sources, node)}) > 1:
             raise self._refusal(node, "must add tensors of one shape")
