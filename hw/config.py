@@ -118,10 +118,10 @@ class AcceleratorConfig:
     lanes: int
     digit_bits: int
     acc_bits: int = 32
-    multiplier_bits: int = 26
-    skip_multiplier_bits: int = 34
+    multiplier_bits: int = 36
+    skip_multiplier_bits: int = 46
     bias_bits: int = 56
-    max_shift: int = 40
+    max_shift: int = 48
     max_output_bits: int = 8
     requant_lanes: int = 1
 
@@ -193,4 +193,5 @@ PRESETS = {
         AcceleratorConfig(name="int8", rows=16, lanes=16, digit_bits=8, requant_lanes=4),
     )
 }
-"""The named configurations: ``tiny`` for tests, ``small``, ``wide`` for 2-bit networks, ``int8``."""
+"""The named configurations: ``tiny`` for tests, ``small``, ``wide`` for 2-bit networks, ``int8``. The widths of their
+requantization constants are those of exact 8-bit residual layers with a few bits to spare."""

@@ -1,17 +1,27 @@
-"""Full and half adders side by side, and the carry-save compressor tree built from them."""
+"""Full and half adders side by side, and what is built from them: carry-save compressor trees and their sum."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from amaranth.hdl import Cat, Module, Value
+from amaranth.hdl import C, Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import checked_integer
 
-__all__ = ["Bit", "ComplementHalfAdders", "FullAdders", "HalfAdders", "bits_of", "compress", "concatenate"]
+__all__ = [
+    "Bit",
+    "ComplementHalfAdders",
+    "FullAdders",
+    "HalfAdders",
+    "bits_of",
+    "carry_save_sum",
+    "compress",
+    "concatenate",
+    "register",
+]
 
 
 class _Adders(wiring.Component):
@@ -245,3 +255,28 @@ def compress(
         heap = rest
         stage += 1
     return heap
+
+
+def carry_save_sum(m: Module, columns: list[list[Bit]], *, complemented: bool = False) -> Value:
+    """The sum, modulo ``2**len(columns)``, of columns of at most two bits: one carry-propagate adder.
+
+    Columns of one bit below the first one of two are passed through. An empty column is 0.
+    """
+    rows = []
+    for row in range(2):
+        bits = [
+            concatenate(column[row : row + 1]) if row < len(column) else C(complemented, 1) for column in columns
+        ]
+        rows.append(Signal(len(columns), name=f"row_{row}"))
+        m.d.comb += rows[row].eq(~Cat(bits) if complemented else Cat(bits))
+    low = next((weight for weight, column in enumerate(columns) if len(column) == 2), len(columns))
+    return Cat(rows[0][:low], (rows[0][low:] + rows[1][low:])[: len(columns) - low])
+
+
+def register(m: Module, columns: list[list[Bit]], name: str) -> list[list[Bit]]:
+    """Columns of the same bits one cycle later, out of one register without reset."""
+    value = concatenate(bit for column in columns for bit in column)
+    stored = Signal(len(value), name=name, reset_less=True)
+    m.d.sync += stored.eq(value)
+    bits = iter(bits_of(stored))
+    return [[next(bits) for _ in column] for column in columns]

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import C, Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import checked_digit_bits, checked_integer
-from hw.counters import Bit, bits_of, compress, concatenate
+from hw.counters import Bit, bits_of, carry_save_sum, compress, register
 
-__all__ = ["DotProduct", "carry_save_sum", "register"]
+__all__ = ["ADDEND_ARRIVAL", "DotProduct"]
 
-ADDEND_ARRIVAL = 6  # the addend comes through a multiplexer; see the delays in hw.counters
-
-
-def carry_save_sum(m: Module, columns: list[list[Bit]], *, complemented: bool = False) -> Value:
-    """The sum, modulo ``2**len(columns)``, of columns of at most two bits: one carry-propagate adder.
-
-    Columns of one bit below the first one of two are passed through. An empty column is 0.
-    """
-    rows = []
-    for row in range(2):
-        bits = [
-            concatenate(column[row : row + 1]) if row < len(column) else C(complemented, 1) for column in columns
-        ]
-        rows.append(Signal(len(columns), name=f"row_{row}"))
-        m.d.comb += rows[row].eq(~Cat(bits) if complemented else Cat(bits))
-    low = next((weight for weight, column in enumerate(columns) if len(column) == 2), len(columns))
-    return Cat(rows[0][:low], (rows[0][low:] + rows[1][low:])[: len(columns) - low])
-
-
-def register(m: Module, columns: list[list[Bit]], name: str) -> list[list[Bit]]:
-    """Columns of the same bits one cycle later, out of one register without reset."""
-    value = concatenate(bit for column in columns for bit in column)
-    stored = Signal(len(value), name=name, reset_less=True)
-    m.d.sync += stored.eq(value)
-    bits = iter(bits_of(stored))
-    return [[next(bits) for _ in column] for column in columns]
+ADDEND_ARRIVAL = 6
+"""How late the addend is, since it comes through a multiplexer; in the unit of :mod:`hw.counters`."""
 
 
 class DotProduct(wiring.Component):

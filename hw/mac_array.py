@@ -9,8 +9,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import checked_digit_bits, checked_integer
-from hw.counters import Bit, bits_of, compress
-from hw.dot_product import ADDEND_ARRIVAL, DotProduct, carry_save_sum, register
+from hw.counters import Bit, bits_of, carry_save_sum, compress, register
+from hw.dot_product import ADDEND_ARRIVAL, DotProduct
 
 __all__ = ["MacArray", "beat_layout"]
 

@@ -18,8 +18,8 @@ from amaranth.lib import wiring
 __all__ = ["generate", "write_if_changed"]
 
 
-# Amaranth leaves the zero extension of operands to Verilog's rules, where Verilator sees a possible mistake.
-LINT_PRAGMA = "/* verilator lint_off WIDTHEXPAND */\n"
+# Amaranth leaves extension and truncation of operands to Verilog's rules, where Verilator sees possible mistakes.
+LINT_PRAGMA = "/* verilator lint_off WIDTH */\n"
 
 
 class GenerateError(RuntimeError):
@@ -73,7 +73,7 @@ def write_if_changed(path: Path, text: str) -> bool:
 
 
 def _module_name(component: wiring.Component) -> str:
-    default = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(component).__name__).lower()
+    default = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(component).__name__.lstrip("_")).lower()
     return getattr(component, "module_name", default)
 
 
