@@ -1,0 +1,449 @@
+"""From Verilog to a netlist of one technology: Yosys and ABC, cached by content.
+
+Standard cells go through these steps:
+
+1. The modules ``full_adders_<width>`` and ``half_adders_<width>`` of the Verilog become one adder per bit, adders with
+   constant inputs become the logic that is left of them, and all others the library's adder cells. ABC never sees the
+   inside of an adder, which would cost more area as gates. A library without adder cells keeps the modules as they
+   are written.
+2. Everything is flattened except the ``weight_register`` modules, whose area is reported apart. Equal cells are
+   merged, flip-flops are not: the copies of a control bit that share its fan-out are there on purpose.
+3. Flip-flops are mapped, then ABC maps, buffers and sizes the rest. It always knows what drives an input and what an
+   output drives (``-constr``): otherwise it puts in no buffers.
+4. The netlist is counted, flattened whole and written for simulation and timing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from hw.synth.fanout import BRANCH, LEAF, WIDE_GATE, buffer_trees
+from hw.synth.liberty import Adder, Library
+from hw.synth.technology import Kind, Target
+
+__all__ = ["Netlist", "SynthesisError", "liberty_file", "synthesize"]
+
+FORMAT = 1
+"""Of the cached result; part of the cache key."""
+
+GENERIC_GATES = "AND,NAND,OR,NOR,XOR,XNOR,ANDNOT,ORNOT,MUX"
+
+# ABC sees only what is between flip-flops and adder cells: a path is cut into buffers before the tree of adders, and
+# the carry propagation after it. Each part gets this share of the clock, the tree has the rest.
+SHARE_BESIDE_ADDERS = 0.25
+
+ABC_SCRIPT = (
+    "strash",
+    "&get -n",
+    "&fraig -x",
+    "&put",
+    "scorr",
+    "dc2",
+    "strash",
+    "&get -n",
+    "&dch -f",
+    "&nf {D}",
+    "&put",
+    "buffer -N 24 -G 600",
+    "topo",
+    "upsize {D}",
+    "dnsize {D}",
+    "stime -p",
+)
+
+
+class SynthesisError(RuntimeError):
+    """Yosys stopped; the message is one sentence, then the last lines of its log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Netlist:
+    """What a synthesis run gave.
+
+    Counts and areas leave the weight registers out, which have fields of their own.
+
+    Members
+    -------
+    cells : mapping of :class:`str` to :class:`int`
+        How many there are of each cell type.
+    area, weight_register_area : :class:`float` or ``None``
+        In the library's unit, µm². ``None`` without a library.
+    ffs, weight_register_ffs : :class:`int`
+        Flip-flops.
+    luts : :class:`int` or ``None``
+        Lookup tables, those of carry cells included. FPGAs only.
+    full_adders, half_adders : :class:`int`
+        Adder cells.
+    folder : :class:`str`
+        Where ``netlist.v``, ``yosys.log`` and the scripts lie.
+    """
+
+    top: str
+    cells: Mapping[str, int]
+    area: float | None
+    weight_register_area: float | None
+    ffs: int
+    weight_register_ffs: int
+    luts: int | None
+    full_adders: int
+    half_adders: int
+    folder: str
+
+    @property
+    def verilog(self) -> Path:
+        """The flat netlist."""
+        return Path(self.folder) / "netlist.v"
+
+
+_ADDERS = re.compile(r"^\s*module\s+\\?((full|half)_adders_(\d+))\b", re.MULTILINE)
+
+# One adder per bit, and what is left of an adder with constant inputs. _TECHMAP_* are Yosys's own parameters.
+_BITWISE = """\
+(* blackbox *) module pactolus_full_adder(input a, b, c, output sum, carry); endmodule
+(* blackbox *) module pactolus_half_adder(input a, b, output sum, carry); endmodule
+"""
+_FOLD = """\
+(* techmap_celltype = "pactolus_full_adder" *)
+module pactolus_fold_full(input a, b, c, output sum, carry);
+  parameter _TECHMAP_CONSTMSK_a_ = 0, _TECHMAP_CONSTMSK_b_ = 0, _TECHMAP_CONSTMSK_c_ = 0;
+  parameter _TECHMAP_CONSTVAL_a_ = 0, _TECHMAP_CONSTVAL_b_ = 0, _TECHMAP_CONSTVAL_c_ = 0;
+  localparam constants = _TECHMAP_CONSTMSK_a_ + _TECHMAP_CONSTMSK_b_ + _TECHMAP_CONSTMSK_c_;
+  localparam ones = (_TECHMAP_CONSTMSK_a_ && _TECHMAP_CONSTVAL_a_) + (_TECHMAP_CONSTMSK_b_ && _TECHMAP_CONSTVAL_b_)
+    + (_TECHMAP_CONSTMSK_c_ && _TECHMAP_CONSTVAL_c_);
+  wire _TECHMAP_FAIL_ = constants == 0;
+  wire x = _TECHMAP_CONSTMSK_a_ ? b : a;
+  wire y = _TECHMAP_CONSTMSK_c_ ? b : c;
+  generate
+    if (constants == 1 && ones == 0)
+      pactolus_half_adder half(.a(x), .b(y), .sum(sum), .carry(carry));
+    else begin
+      assign sum = a ^ b ^ c;
+      assign carry = (a & b) | (c & (a | b));
+    end
+  endgenerate
+endmodule
+(* techmap_celltype = "pactolus_half_adder" *)
+module pactolus_fold_half(input a, b, output sum, carry);
+  parameter _TECHMAP_CONSTMSK_a_ = 0, _TECHMAP_CONSTMSK_b_ = 0;
+  wire _TECHMAP_FAIL_ = !(_TECHMAP_CONSTMSK_a_ || _TECHMAP_CONSTMSK_b_);
+  assign sum = a ^ b;
+  assign carry = a & b;
+endmodule
+"""
+
+
+def _bitwise_adders(verilog: str) -> str:
+    """Verilog of the adder modules that ``verilog`` has, each bit an instance of its own."""
+    modules = []
+    for name, kind, width in sorted({match.groups() for match in _ADDERS.finditer(verilog)}):
+        ports = ("a", "b", "c") if kind == "full" else ("a", "b")
+        connections = ", ".join(f".{port}({port}[i])" for port in (*ports, "sum", "carry"))
+        modules.append(
+            f"module {name}(input [{int(width) - 1}:0] {', '.join(ports)}, "
+            f"output [{int(width) - 1}:0] sum, carry);\n"
+            f"  genvar i;\n"
+            f"  generate for (i = 0; i < {width}; i = i + 1) begin : bits\n"
+            f"    pactolus_{kind}_adder adder({connections});\n"
+            f"  end endgenerate\n"
+            f"endmodule\n"
+        )
+    return _BITWISE + "".join(modules)
+
+
+def _adder_map(kind: str, adder: Adder | None) -> str:
+    """A techmap from the adder of one bit to the library's cell, or to gates where it has none."""
+    ports = ("a", "b", "c") if kind == "full" else ("a", "b")
+    head = (
+        f'(* techmap_celltype = "pactolus_{kind}_adder" *)\n'
+        f"module pactolus_map_{kind}(input {', '.join(ports)}, output sum, carry);\n"
+    )
+    if adder is None:
+        carry = "(a & b) | (c & (a ^ b))" if kind == "full" else "a & b"
+        return head + f"  assign sum = {' ^ '.join(ports)};\n  assign carry = {carry};\nendmodule\n"
+    pins = [f".{pin}({port})" for pin, port in zip(adder.inputs, ports)]
+    body = "  wire s, c_out;\n"
+    pins += [f".{adder.sum}(s)", f".{adder.carry}(c_out)"]
+    body += f"  {adder.cell} _TECHMAP_REPLACE_({', '.join(pins)});\n"
+    body += f"  assign sum = {'~' if adder.sum_inverted else ''}s;\n"
+    body += f"  assign carry = {'~' if adder.carry_inverted else ''}c_out;\n"
+    return head + body + "endmodule\n"
+
+
+_MERGE = "opt_merge t:*dff* t:*DFF* %u %n"
+
+
+def _cells_script(target: Target, library: Library, top: str, clock_ns: float, has_adders: bool) -> dict[str, str]:
+    """The files of a run onto standard cells, by name; ``run.ys`` is the script."""
+    picoseconds = round(clock_ns * 1000 * (SHARE_BESIDE_ADDERS if has_adders else 1))
+    avoid = " ".join(f"-dont_use {pattern}" for pattern in target.technology.avoid)
+    ties = [library.tie(value) for value in (1, 0)]
+    hilomap = "hilomap -singleton " + " ".join(
+        f"-{flag} {tie[0]} {tie[1]}" for flag, tie in zip(("hicell", "locell"), ties) if tie
+    )
+    prepare = f"""
+        read_verilog design.v
+        read_verilog -overwrite adders.v
+        read_liberty -lib -ignore_miss_func liberty.lib
+        hierarchy -check -top {top}
+        proc
+        setattr -mod -set keep_hierarchy 1 *weight_register*
+        flatten
+        opt_expr -full
+        repeat techmap -map fold.v t:pactolus_full_adder t:pactolus_half_adder; opt_expr -full; opt_clean
+        {_MERGE}
+        opt_muxtree
+        opt_reduce
+        {_MERGE}
+        opt_dff -nodffe -nosdff
+        opt_clean
+        wreduce
+        peepopt
+        opt_clean
+        booth
+        alumacc
+        opt_expr -full
+        {_MERGE}
+        memory
+        opt_clean
+        techmap
+        techmap -map adder_cells.v
+        opt_expr -full
+        {_MERGE}
+        opt_dff -nodffe -nosdff
+        opt_clean
+        dfflibmap {avoid} -liberty liberty.lib
+        opt_expr
+        {_MERGE}
+        opt_clean
+        write_json prepared.json
+    """
+    mapping = f"""
+        read_json buffered.json
+        abc -liberty liberty.lib {avoid} -constr abc.constr -D {picoseconds} -script abc.script
+        setundef -zero
+        {hilomap if all(ties) else ""}
+        opt_clean -purge
+        check -mapped
+        tee -q -o stat.json stat -json
+        flatten
+        opt_clean -purge
+        write_verilog -noattr -noexpr -nohex -simple-lhs netlist.v
+    """
+    return {
+        "prepare.ys": prepare,
+        "map.ys": mapping,
+        "abc.script": "".join(f"{line}\n" for line in ABC_SCRIPT).replace("{D}", f"-D {picoseconds}"),
+        "abc.constr": f"set_driving_cell {library.driver.name}\nset_load {library.load}\n",
+        "fold.v": _FOLD,
+        "adder_cells.v": _adder_map("full", library.full_adder) + _adder_map("half", library.half_adder),
+    }
+
+
+def _generic_script(top: str) -> dict[str, str]:
+    script = f"""
+        read_verilog design.v
+        read_verilog -overwrite adders.v
+        hierarchy -check -top {top}
+        proc
+        setattr -mod -set keep_hierarchy 1 *weight_register*
+        flatten
+        opt_expr -full
+        repeat techmap -map fold.v t:pactolus_full_adder t:pactolus_half_adder; opt_expr -full; opt_clean
+        {_MERGE}
+        opt_muxtree
+        opt_reduce
+        opt_dff -nodffe -nosdff
+        opt_clean
+        booth
+        alumacc
+        memory
+        techmap
+        opt_expr -full
+        {_MERGE}
+        opt_clean
+        abc -g {GENERIC_GATES}
+        setundef -zero
+        opt_clean -purge
+        tee -q -o stat.json stat -json
+        flatten
+        opt_clean -purge
+        write_verilog -noattr netlist.v
+    """
+    return {"run.ys": script, "fold.v": _FOLD}
+
+
+def _fpga_script(target: Target, top: str) -> dict[str, str]:
+    script = f"""
+        read_verilog design.v
+        hierarchy -check -top {top}
+        setattr -mod -set keep_hierarchy 1 *weight_register*
+        {target.technology.synth} -top {top}
+        tee -q -o stat.json stat -json
+        flatten
+        opt_clean -purge
+        write_verilog -noattr netlist.v
+    """
+    return {"run.ys": script}
+
+
+def _is_flip_flop(cell: str, library: Library | None) -> bool:
+    if library is not None:
+        return cell in library.cells and library.cells[cell].is_flip_flop
+    return bool(re.search(r"DFF|TRELLIS_FF|^FD[RSCP]E", cell))
+
+
+def _luts(cells: Mapping[str, int]) -> int:
+    """Lookup tables, where an ECP5 carry cell takes two."""
+    return sum(
+        count * (2 if cell == "CCU2C" else 1)
+        for cell, count in cells.items()
+        if re.fullmatch(r"SB_LUT4|LUT[1-6]|CCU2C|INV", cell)
+    )
+
+
+def _count(stat: dict, top: str, target: Target, folder: Path) -> Netlist:
+    """The result, from what Yosys counted per module."""
+    modules = {name.removeprefix("\\"): module["num_cells_by_type"] for name, module in stat["modules"].items()}
+    library = target.library
+
+    def total(name: str, weights: bool) -> dict[str, int]:
+        """Cells below ``name``, of the weight registers alone or of all others."""
+        counts: dict[str, int] = {}
+        for cell, count in modules[name].items():
+            cell = cell.removeprefix("\\")
+            if cell not in modules:
+                inside = {cell: 1} if weights == ("weight_register" in name) else {}
+            else:
+                inside = total(cell, weights)
+            for kind, number in inside.items():
+                counts[kind] = counts.get(kind, 0) + number * count
+        return counts
+
+    def area(cells: Mapping[str, int]) -> float | None:
+        if library is None:
+            return None
+        unknown = sorted(cell for cell in cells if cell not in library.cells)
+        if unknown:
+            raise SynthesisError(f"Netlist of {top!r} must have library cells only, not {', '.join(unknown)}")
+        return round(sum(library.cells[cell].area * count for cell, count in cells.items()), 6)
+
+    def flip_flops(cells: Mapping[str, int]) -> int:
+        return sum(count for cell, count in cells.items() if _is_flip_flop(cell, library))
+
+    cells, weights = total(top, False), total(top, True)
+    adders = [adder.cell for adder in (library.full_adder, library.half_adder) if adder] if library else []
+    adders = adders or ["pactolus_full_adder", "pactolus_half_adder"]
+    return Netlist(
+        top=top,
+        cells=dict(sorted(cells.items())),
+        area=area(cells),
+        weight_register_area=area(weights),
+        ffs=flip_flops(cells),
+        weight_register_ffs=flip_flops(weights),
+        luts=_luts(cells) if target.technology.kind is Kind.FPGA else None,
+        full_adders=cells.get(adders[0], 0),
+        half_adders=cells.get(adders[-1], 0),
+        folder=str(folder),
+    )
+
+
+def synthesize(verilog: str, top: str, target: Target, *, build: Path, clock_ns: float | None = None) -> Netlist:
+    """Map the module ``top`` of ``verilog`` onto ``target``.
+
+    Deterministic for one version of pyosys. The result is kept under ``build``, in a folder named by the hash of all
+    that it depends on, and taken from there the next time. Takes 1 to 60 s otherwise.
+
+    Parameters
+    ----------
+    clock_ns : :class:`float` or ``None``
+        Clock period that ABC works for; ``None``: the technology's. Without effect where there are no delays.
+
+    Raises
+    ------
+    :class:`SynthesisError`
+        Yosys failed; the message has the end of its log.
+    """
+    library = target.library
+    adders = _bitwise_adders(verilog)
+    has_adders = library is not None and library.full_adder is not None and "module full_adders" in adders
+    if library is not None:
+        files = _cells_script(target, library, top, clock_ns or target.technology.clock_ns, has_adders)
+    elif target.technology.kind is Kind.FPGA:
+        files = _fpga_script(target, top)
+    else:
+        files = _generic_script(top)
+    files = {name: re.sub(r"^\s+", "", text, flags=re.MULTILINE) for name, text in files.items()}
+    files |= {"design.v": verilog, "adders.v": adders}
+
+    try:
+        yosys = version("pyosys")
+    except PackageNotFoundError:
+        raise SynthesisError("Yosys is not installed: pip install 'pactolus[synth]' brings it (pyosys)") from None
+    key = [FORMAT, LEAF, BRANCH, WIDE_GATE, yosys, target.digest, top, files]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    folder = build.resolve() / digest[:16]
+    result = folder / "result.json"
+    if result.is_file():
+        return Netlist(**json.loads(result.read_text()) | {"folder": str(folder)})
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    if target.liberty is not None:
+        liberty_file(target, build)
+        link = folder / "liberty.lib"
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(liberty_file(target, build), folder))
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        if library is None:
+            _run_yosys("run.ys", folder, top, scratch)
+        else:
+            _run_yosys("prepare.ys", folder, top, scratch)
+            prepared = json.loads((folder / "prepared.json").read_text())
+            buffer_trees(prepared, top, library)
+            (folder / "buffered.json").write_text(json.dumps(prepared))
+            _run_yosys("map.ys", folder, top, scratch)
+    netlist = _count(json.loads((folder / "stat.json").read_text()), top, target, folder)
+    partial = folder / "result.part"
+    partial.write_text(json.dumps(asdict(netlist), indent=1))
+    partial.replace(result)
+    return netlist
+
+
+def liberty_file(target: Target, build: Path) -> Path:
+    """The uncompressed Liberty under ``build``, where Yosys, ABC and OpenSTA read it."""
+    path = build.resolve() / "liberty" / f"{target.name}-{target.digest[:16]}.lib"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as part:
+            part.write(target.liberty or "")
+        shutil.move(part.name, path)
+    return path
+
+
+def _run_yosys(script: str, folder: Path, top: str, scratch: str) -> None:
+    log = folder / f"{script}.log"
+    with log.open("w") as output:
+        status = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("_yosys.py")), script],
+            cwd=folder,
+            env=os.environ | {"TMPDIR": scratch},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    if status:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
+        raise SynthesisError(f"Yosys failed on {top!r} with status {status}; the end of {log}:\n{tail}")

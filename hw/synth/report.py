@@ -1,0 +1,300 @@
+"""The area report: every component and width on one technology, as a table, a CSV file and a plot."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from hw.synth import plot, timing
+from hw.synth.components import DIGIT_WIDTHS, KINDS, OUTPUT_WIDTHS, ROWS, Subject, arrays, units
+from hw.synth.flow import synthesize
+from hw.synth.technology import Kind, Target, resolve
+
+__all__ = ["Report", "Row", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of ``area-<pdk>.csv``; the members are its columns, empty where they do not apply.
+
+    Areas, cells and flip-flops of an array include its activation registers, ones row, buffers, accumulators and drain
+    registers, and leave the weight registers to the columns that begin with ``weight_register``.
+
+    Members
+    -------
+    area_per_mac_um2 : :class:`float` or ``None``
+        ``area_um2 / (rows * lanes)``, a MAC being one d×d digit product.
+    ratio_to_16 : :class:`float` or ``None``
+        How many times denser than the array of 16-bit digits: its cost per MAC over this one's (area, else lookup
+        tables, else cells).
+    clock_ns : :class:`float` or ``None``
+        The period that ABC mapped for.
+    delay_ns : :class:`float` or ``None``
+        The shortest period by OpenSTA, wires ideal.
+    """
+
+    component: str
+    digit_bits: int | None = None
+    output_bits: int | None = None
+    rows: int | None = None
+    lanes: int | None = None
+    accumulator_bits: int
+    area_um2: float | None = None
+    area_per_mac_um2: float | None = None
+    ratio_to_16: float | None = None
+    weight_register_um2: float | None = None
+    delay_ns: float | None = None
+    clock_ns: float | None = None
+    cells: int
+    ffs: int
+    luts: int | None = None
+    full_adders: int
+    half_adders: int
+    weight_register_ffs: int | None = None
+
+    @property
+    def macs(self) -> int | None:
+        """Digit products per cycle. Arrays only."""
+        return self.rows * self.lanes if self.rows and self.lanes else None
+
+    @property
+    def cost(self) -> float:
+        """Area, or lookup tables, or cells: what the technology counts in."""
+        return self.cells if self.area_um2 is None and self.luts is None else self.area_um2 or self.luts or 0
+
+    @property
+    def cost_per_mac(self) -> float | None:
+        """``cost / (rows * lanes)``. Arrays only."""
+        return self.cost / self.macs if self.macs else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The rows and the files they were written to."""
+
+    target: Target
+    rows: tuple[Row, ...]
+    csv: Path
+    plots: tuple[Path, ...]
+
+
+def _row(subject: Subject, target: Target, build: Path, clock_ns: float | None, with_delay: bool) -> Row:
+    netlist = synthesize(subject.verilog(), subject.component, target, build=build, clock_ns=clock_ns)
+    delay = timing.analyze(netlist, target, build=build).delay_ns if with_delay else None
+    area = None if netlist.area is None else round(netlist.area, 3)
+    is_array = subject.macs is not None
+    return Row(
+        component=subject.component,
+        digit_bits=subject.digit_bits,
+        output_bits=subject.output_bits,
+        rows=subject.rows,
+        lanes=subject.lanes,
+        accumulator_bits=subject.accumulator_bits,
+        area_um2=area,
+        area_per_mac_um2=round(area / subject.macs, 3) if subject.macs and area is not None else None,
+        weight_register_um2=round(netlist.weight_register_area, 3)
+        if is_array and netlist.weight_register_area is not None
+        else None,
+        delay_ns=delay,
+        clock_ns=(clock_ns or target.technology.clock_ns) if target.library else None,
+        cells=sum(netlist.cells.values()),
+        ffs=netlist.ffs,
+        luts=netlist.luts,
+        full_adders=netlist.full_adders,
+        half_adders=netlist.half_adders,
+        weight_register_ffs=netlist.weight_register_ffs if is_array else None,
+    )
+
+
+def _with_ratios(rows: Sequence[Row]) -> tuple[Row, ...]:
+    widest = next((row.cost_per_mac for row in rows if row.digit_bits == 16), None)
+    return tuple(
+        replace(row, ratio_to_16=round(widest / row.cost_per_mac, 2)) if widest and row.cost_per_mac else row
+        for row in rows
+    )
+
+
+def run(
+    *,
+    pdk: str = "mini",
+    liberty: Path | None = None,
+    components: Iterable[str] = KINDS,
+    digit_bits: Iterable[int] = DIGIT_WIDTHS,
+    output_bits: Iterable[int] = OUTPUT_WIDTHS,
+    rows: int = ROWS,
+    lanes: int | None = None,
+    accumulator_bits: int | None = None,
+    clock_ns: float | None = None,
+    jobs: int | None = None,
+    build: Path = Path("build/synth"),
+    reports: Path = Path("build/reports"),
+    console: Console | None = None,
+) -> Report:
+    """Synthesize, print the table, and write ``area-<pdk>.csv``, ``.svg`` and ``.png``.
+
+    Without an earlier run's results under ``build`` the default takes two to four minutes on two cores.
+
+    Parameters
+    ----------
+    pdk, liberty
+        As of :func:`hw.synth.technology.resolve`.
+    components : iterable of :class:`str`
+        Of ``array`` and ``pact``.
+    digit_bits, output_bits : iterables of :class:`int`
+        Widths of the arrays and of the PACT units.
+    rows, lanes, accumulator_bits
+        Of the arrays, as of :func:`hw.synth.components.arrays`.
+    clock_ns : :class:`float` or ``None``
+        Clock target; ``None``: the technology's.
+    jobs : :class:`int` or ``None``
+        Yosys processes at a time; ``None``: one per core, four at most.
+    build, reports : :class:`~pathlib.Path`
+        Folders of the cached results and of the report.
+    console : :class:`rich.console.Console` or ``None``
+        Where table and progress go; ``None``: standard output.
+
+    Raises
+    ------
+    :class:`ValueError`
+        A parameter is outside its range; unknown technology, missing or unfit Liberty (its subclasses
+        :class:`~hw.synth.technology.TechnologyError` and :class:`~hw.synth.liberty.LibertyError`).
+    :class:`RuntimeError`
+        Yosys or OpenSTA failed (its subclasses :class:`~hw.synth.flow.SynthesisError` and
+        :class:`~hw.synth.timing.TimingError`).
+    """
+    console = console or Console()
+    chosen = list(components)
+    for component in chosen:
+        if component not in KINDS:
+            raise ValueError(f"Component must be one of {', '.join(KINDS)}, not {component!r}")
+    if clock_ns is not None and clock_ns <= 0:
+        raise ValueError(f"Clock period must be positive, not {clock_ns!r}")
+    target = resolve(pdk, liberty)
+    subjects: list[Subject] = []
+    if "array" in chosen:
+        subjects += arrays(digit_bits, rows=rows, lanes=lanes, accumulator_bits=accumulator_bits)
+    if "pact" in chosen:
+        subjects += units(output_bits)
+    no_delay = timing.unavailable(target)
+
+    results: dict[Subject, Row] = {}
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console, transient=True,
+    )  # fmt: skip
+    with progress, ThreadPoolExecutor(max_workers=jobs or min(4, os.cpu_count() or 1)) as pool:
+        task = progress.add_task(f"Synthesizing for {target.name}", total=len(subjects))
+        # The widest array takes as long as half of the others together, so it goes first.
+        order = sorted(subjects, key=lambda subject: -(subject.digit_bits or 0))
+        futures = {pool.submit(_row, s, target, build, clock_ns, no_delay is None): s for s in order}
+        try:
+            for future in as_completed(futures):
+                results[futures[future]] = future.result()
+                progress.update(task, advance=1, description=f"Synthesizing for {target.name}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    table = _with_ratios([results[subject] for subject in subjects])
+
+    _print(table, target, console)
+    if no_delay:
+        console.print(no_delay)
+    reports.mkdir(parents=True, exist_ok=True)
+    path = reports / f"area-{target.name}.csv"
+    _write_csv(table, path)
+    plots = plot.area(table, target, reports / f"area-{target.name}")
+    console.print(f"Written: {', '.join(str(p) for p in (path, *plots))}", soft_wrap=True)
+    return Report(target=target, rows=table, csv=path, plots=plots)
+
+
+def _write_csv(rows: Sequence[Row], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: "" if value is None else value for name, value in asdict(row).items()})
+
+
+def _text(value: float | int | str | None, digits: int = 0) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:,.{digits}f}".replace(",", " ")
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
+    """The arrays' table, then the units'."""
+    kind = target.technology.kind
+    per_mac = {Kind.CELLS: "µm²/MAC", Kind.FPGA: "LUTs/MAC", Kind.GENERIC: "cells/MAC"}[kind]
+    clock = rows[0].clock_ns if rows else None
+    suffix = f"{target.technology.title}" + (f", clock target {clock:g} ns" if clock else "")
+
+    def costs(row: Row) -> list[str]:
+        area = [_text(row.area_um2)] if kind is Kind.CELLS else []
+        luts = [_text(row.luts)] if kind is Kind.FPGA else []
+        return [*area, *luts, _text(row.cells), _text(row.ffs)]
+
+    cost_headings = [*(["area µm²"] if kind is Kind.CELLS else ["LUTs"] if kind is Kind.FPGA else []), "cells", "FFs"]
+    delays = any(row.delay_ns is not None for row in rows)
+
+    selected = [row for row in rows if row.macs]
+    if selected:
+        table = _table(f"Array: {suffix}")
+        weights = "weights µm²" if kind is Kind.CELLS else "weight FFs"
+        for heading in ("d", "rows×lanes", "acc", per_mac, "16 ÷ d", *cost_headings, weights):
+            table.add_column(heading, justify="right", no_wrap=True)
+        if delays:
+            table.add_column("delay ns", justify="right", no_wrap=True)
+        for row in selected:
+            table.add_row(
+                _text(row.digit_bits),
+                f"{row.rows}×{row.lanes}",
+                _text(row.accumulator_bits),
+                _text(row.cost_per_mac, 2),
+                _text(row.ratio_to_16, 1),
+                *costs(row),
+                _text(row.weight_register_um2 if kind is Kind.CELLS else row.weight_register_ffs),
+                *([_text(row.delay_ns, 2)] if delays else []),
+            )
+        console.print(table)
+        console.print(
+            "Per MAC, one d×d digit product: with activation registers, ones row, buffers, accumulators\n"
+            "and drain registers; the weight registers are apart. 16 ÷ d: how many times denser than d = 16."
+        )
+    selected = [row for row in rows if not row.macs]
+    if selected:
+        table = _table(f"PACT unit: {suffix}")
+        table.add_column("form", no_wrap=True)
+        for heading in ("k", "acc", *cost_headings):
+            table.add_column(heading, justify="right", no_wrap=True)
+        if delays:
+            table.add_column("delay ns", justify="right", no_wrap=True)
+        for row in selected:
+            table.add_row(
+                FORMS[row.component],
+                _text(row.output_bits),
+                _text(row.accumulator_bits),
+                *costs(row),
+                *([_text(row.delay_ns, 2)] if delays else []),
+            )
+        console.print(table)
+        console.print("Per unit; the constants come from outside.")
+
+
+FORMS = {
+    "threshold_unit": "thresholds",
+    "pact_unit_fixed": "multiply-shift, k fixed",
+    "pact_unit": "multiply-shift, k at run time",
+}
