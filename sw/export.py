@@ -16,6 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import rich.box
 import rich.table
 import torch
 from torch import fx, nn
@@ -107,10 +108,11 @@ class ExportReport:
     layers: tuple[LayerReport, ...]
 
     def table(self) -> rich.table.Table:
-        """The report for people."""
-        titles = ("layer", "output", "weights", "input", "codes", "acc", "M", "M skip", "B", "S", "mismatches",
-                  "compared", "ties", "≠ float64", "≠ float32")
-        table = rich.table.Table(title=f"{self.network}: bits needed, and agreement on the sample")
+        """The report for people: bits of weights, input and output codes, accumulator, M, M_skip and B, and so on."""
+        titles = ("layer", "output", "W", "in", "out", "acc", "M", "Mskip", "B", "S", "lost", "compared",
+                  "ties", "≠ f64", "≠ f32")
+        table = rich.table.Table(title=f"{self.network}: bits needed, and agreement on the sample", box=rich.box.SIMPLE,
+                                 padding=(0, 1, 0, 0))
         for title in titles:
             table.add_column(title, justify="left" if title in ("layer", "output") else "right", no_wrap=True)
         for layer in self.layers:
