@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import operator
-
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
+from hw.config import checked_integer
 
 __all__ = ["OffsetCorrection"]
 
@@ -33,7 +33,7 @@ class OffsetCorrection(wiring.Component):
     i_ones : ``In(acc_bits)``
         ``sum(u)``.
     weight_bits : ``In(range(17))``
-        w, 1 to 16.
+        w, 1 to 16; others have no meaning.
     odd : ``In(1)``
         Odd grid instead of two's complement.
     o : ``Out(data.ArrayLayout(acc_bits, lanes))``
@@ -48,12 +48,8 @@ class OffsetCorrection(wiring.Component):
     """
 
     def __init__(self, *, acc_bits: int, lanes: int) -> None:
-        self.acc_bits = operator.index(acc_bits)
-        self.lanes = operator.index(lanes)
-        if self.acc_bits < 2:
-            raise ValueError(f"Accumulator width must be at least 2, not {acc_bits!r}")
-        if self.lanes < 1:
-            raise ValueError(f"Number of lanes must be at least 1, not {lanes!r}")
+        self.acc_bits = checked_integer("Accumulator width", acc_bits, 2)
+        self.lanes = checked_integer("Number of lanes", lanes, 1)
         sums = data.ArrayLayout(self.acc_bits, self.lanes)
         super().__init__(
             {

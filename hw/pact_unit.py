@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import operator
-
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["PactUnit"]
+from hw.config import MAX_OUTPUT_BITS, MAX_SHIFT, MAX_WIDTH, checked_integer
 
-MAX_BITS = 64
-MAX_SHIFT = 62
-MAX_OUTPUT_BITS = 16
+__all__ = ["PactUnit"]
 
 
 class PactUnit(wiring.Component):
     """Requantizes accumulators: ``clip((acc*M + skip*M_skip + B) >> S, 0, 2**k - 1)``.
 
     The shift is arithmetic (floor); the sum is exact, whatever the operands. M, M_skip, B, S and (unless fixed) k come
-    with every accumulator. With k fixed, and with the batch norm, the rounding half and both scales in the constants,
-    this is PACT's clip and its k-bit quantizer (arXiv 1805.06085, eq. 1 and 2) of the layer's output.
+    with every accumulator. With the batch norm, the rounding half and the scales folded into them, this is PACT's clip
+    followed by its k-bit quantizer (arXiv 1805.06085, eq. 1 and 2).
 
     Rate: one item per cycle. Latency: ``latency`` cycles from the transfer of an item to the first cycle in which its
-    code is valid, while the output is not stalled. Back-pressure: while a code is not taken all stages hold, and the
-    input is not ready; ``i.ready`` follows ``o.ready`` in the same cycle.
+    code is valid, if no code waits meanwhile. Back-pressure: while a valid code is not taken all stages hold, and the
+    input is not ready; ``i.ready`` follows ``o.ready`` in the same cycle and does not depend on ``i.valid``.
 
     Parameters
     ----------
@@ -55,9 +51,10 @@ class PactUnit(wiring.Component):
     Members
     -------
     i : ``In(stream.Signature(data.StructLayout({...})))``
-        ``acc``, ``multiplier``, ``bias``: signed; ``shift``: 0 to ``max_shift``; ``output_bits`` (unless fixed): 1 to
-        ``max_output_bits``, or 0 with ``accumulator_out``; ``skip`` and ``skip_multiplier`` (with a residual operand):
-        unsigned and signed. Least significant field first.
+        ``acc``, ``multiplier``, ``bias``: signed; ``shift``: unsigned, the bits that ``max_shift`` takes, all of whose
+        values work; ``output_bits`` (unless fixed): k, the bits that ``max_output_bits`` takes, more than that acts
+        like it, 0 gives code 0 unless ``accumulator_out``; ``skip`` and ``skip_multiplier`` (with a residual
+        operand): unsigned and signed. Least significant field first.
     o : ``Out(stream.Signature(unsigned(...)))``
         The code, zero-extended to ``max_output_bits`` or, with ``accumulator_out``, to ``acc_bits`` bits.
 
@@ -84,37 +81,29 @@ class PactUnit(wiring.Component):
         skip_multiplier_bits: int = 0,
         accumulator_out: bool = False,
     ) -> None:
-        self.acc_bits = operator.index(acc_bits)
-        self.multiplier_bits = operator.index(multiplier_bits)
-        self.bias_bits = operator.index(bias_bits)
-        self.max_shift = operator.index(max_shift)
-        self.max_output_bits = operator.index(max_output_bits)
-        self.output_bits = None if output_bits is None else operator.index(output_bits)
-        self.skip_bits = operator.index(skip_bits)
-        self.skip_multiplier_bits = operator.index(skip_multiplier_bits)
-        self.accumulator_out = bool(accumulator_out)
-        for title, value, low, high in (
-            ("Accumulator width", self.acc_bits, 2, MAX_BITS),
-            ("Multiplier width", self.multiplier_bits, 2, MAX_BITS),
-            ("Bias width", self.bias_bits, 2, MAX_BITS),
-            ("Largest shift", self.max_shift, 0, MAX_SHIFT),
-            ("Largest output width", self.max_output_bits, 1, MAX_OUTPUT_BITS),
-            ("Skip width", self.skip_bits, 0, MAX_OUTPUT_BITS),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{title} must be between {low} and {high}, not {value!r}")
-        if self.skip_bits and not 2 <= self.skip_multiplier_bits <= MAX_BITS:
-            raise ValueError(f"Skip multiplier width must be between 2 and {MAX_BITS}, not {skip_multiplier_bits!r}")
-        if not self.skip_bits and self.skip_multiplier_bits != 0:
+        self.acc_bits = checked_integer("Accumulator width", acc_bits, 2, MAX_WIDTH)
+        self.multiplier_bits = checked_integer("Multiplier width", multiplier_bits, 2, MAX_WIDTH)
+        self.bias_bits = checked_integer("Bias width", bias_bits, 2, MAX_WIDTH)
+        self.max_shift = checked_integer("Largest shift", max_shift, 0, MAX_SHIFT)
+        self.max_output_bits = checked_integer("Largest output width", max_output_bits, 1, MAX_OUTPUT_BITS)
+        self.output_bits = (
+            None if output_bits is None else checked_integer("Output width", output_bits, 1, self.max_output_bits)
+        )
+        self.skip_bits = checked_integer("Skip width", skip_bits, 0, MAX_OUTPUT_BITS)
+        self.skip_multiplier_bits = checked_integer(
+            "Skip multiplier width", skip_multiplier_bits, 2 if self.skip_bits else 0, MAX_WIDTH
+        )
+        if not self.skip_bits and self.skip_multiplier_bits:
             raise ValueError(
                 f"Skip multiplier width must be 0 without a residual operand, not {skip_multiplier_bits!r}"
             )
-        if self.output_bits is not None and not 1 <= self.output_bits <= self.max_output_bits:
-            raise ValueError(f"Output width must be between 1 and {self.max_output_bits}, not {output_bits!r}")
+        self.accumulator_out = bool(accumulator_out)
         if self.accumulator_out and self.output_bits is not None:
-            raise ValueError(f"Output width must not be fixed where accumulators pass, not {output_bits!r}")
+            raise ValueError(f"Output width must be None where accumulators pass, not {output_bits!r}")
         if self.accumulator_out and self.acc_bits < self.max_output_bits:
-            raise ValueError(f"Accumulator width must be at least {self.max_output_bits}, not {acc_bits!r}")
+            raise ValueError(
+                f"Accumulator width must be at least {self.max_output_bits} where accumulators pass, not {acc_bits!r}"
+            )
         fields: dict[str, Shape] = {
             "acc": signed(self.acc_bits),
             "multiplier": signed(self.multiplier_bits),
@@ -159,18 +148,17 @@ class PactUnit(wiring.Component):
         shift = registered(shift, "shift_2")
         bits = None if bits is None else registered(bits, "output_bits_2")
 
-        # Cycle 3: shift and clip. A negative sum gives 0, so only the bits of a positive one are shifted; bits that can
-        # no longer reach the code are not shifted further, only remembered.
-        negative, value = total[-1], total[:-1]
-        beyond = Const(0, 1)
+        # Cycle 3: shift and clip. A negative sum gives 0, so only the bits of a positive one are shifted; of those that
+        # can no longer reach the code all that matters is whether there are any.
+        magnitude, negative = total[:-1], total[-1]
+        reach = self.max_output_bits + (1 << len(shift)) - 1
+        value, beyond = magnitude[:reach], magnitude[reach:].any()
         for step in reversed(range(len(shift))):
-            distance = 1 << step
-            reach = self.max_output_bits + distance - 1
-            beyond = beyond | value[reach + distance :].any() | (~shift[step] & value[reach : reach + distance].any())
-            value = Mux(shift[step], value[distance:], value)[:reach]
-        if not len(shift):
-            beyond = value[self.max_output_bits :].any()
-            value = value[: self.max_output_bits]
+            reach -= 1 << step
+            beyond = beyond | (~shift[step] & value[reach:].any())
+            shifted = Signal(reach, name=f"shifted_{step}")
+            m.d.comb += shifted.eq(Mux(shift[step], value[1 << step :], value))
+            value = shifted
         if bits is None:
             mask: Value = Const((1 << self.output_bits) - 1, self.max_output_bits)  # type: ignore[operator]
         else:
@@ -180,6 +168,5 @@ class PactUnit(wiring.Component):
         code = (value | saturated.replicate(self.max_output_bits)) & mask & (~negative).replicate(self.max_output_bits)
         if self.accumulator_out:
             code = Mux(bits == 0, total.as_unsigned()[: self.acc_bits], code)
-        with m.If(advance):
-            m.d.sync += self.o.payload.eq(code)
+        m.d.comb += self.o.payload.eq(registered(code, "code"))
         return m

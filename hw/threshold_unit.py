@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import operator
-
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.config import MAX_WIDTH, checked_integer
+
 __all__ = ["ThresholdUnit"]
 
-MAX_BITS = 64
 MAX_OUTPUT_BITS = 4
 
 
@@ -20,8 +19,8 @@ class ThresholdUnit(wiring.Component):
     The code is the number of thresholds that ``-acc if negate else acc`` reaches; ``negate`` serves channels with a
     negative slope. There is no residual operand: with one, every skip code has thresholds of its own.
 
-    Rate: one item per cycle. Latency: 1 cycle. Back-pressure: while a code is not taken the register holds and the
-    input is not ready; ``i.ready`` follows ``o.ready`` in the same cycle.
+    Rate: one item per cycle. Latency: 1 cycle. Back-pressure: while a valid code is not taken the register holds and
+    the input is not ready; ``i.ready`` follows ``o.ready`` in the same cycle and does not depend on ``i.valid``.
 
     Parameters
     ----------
@@ -38,8 +37,9 @@ class ThresholdUnit(wiring.Component):
     Members
     -------
     i : ``In(stream.Signature(data.StructLayout({...})))``
-        ``acc``: signed; ``thresholds``: T_1 .. T_(2**k - 1), signed, one bit wider than the accumulator (to say "never
-        reached", and because of -acc), ascending, equal ones allowed; ``negate``. Least significant field first.
+        ``acc``: signed; ``thresholds``: T_1 .. T_(2**k - 1), signed, one bit wider than the accumulator (which reaches
+        one more when negated, and not the threshold that says "never"), ascending, equal ones allowed; ``negate``.
+        Least significant field first.
     o : ``Out(stream.Signature(unsigned(output_bits)))``
         The code.
 
@@ -54,12 +54,8 @@ class ThresholdUnit(wiring.Component):
     latency = 1
 
     def __init__(self, *, acc_bits: int, output_bits: int) -> None:
-        self.acc_bits = operator.index(acc_bits)
-        self.output_bits = operator.index(output_bits)
-        if not 2 <= self.acc_bits <= MAX_BITS:
-            raise ValueError(f"Accumulator width must be between 2 and {MAX_BITS}, not {acc_bits!r}")
-        if not 1 <= self.output_bits <= MAX_OUTPUT_BITS:
-            raise ValueError(f"Output width must be between 1 and {MAX_OUTPUT_BITS}, not {output_bits!r}")
+        self.acc_bits = checked_integer("Accumulator width", acc_bits, 2, MAX_WIDTH)
+        self.output_bits = checked_integer("Output width", output_bits, 1, MAX_OUTPUT_BITS)
         layout = data.StructLayout(
             {
                 "acc": signed(self.acc_bits),
