@@ -281,7 +281,8 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node):
         result = super().run_node(n)
-        self.results[n.name] = result
+        # A copy: an in-place sum (out += identity) would change what was recorded.
+        self.results[n.name] = result.clone() if isinstance(result, torch.Tensor) else result
         if n.op == "call_module":
             module = self.fetch_attr(str(n.target))
             if isinstance(module, ActivationQuantizer):
@@ -667,8 +668,6 @@ class _Builder:
         source, = node.args
         value = self.values.get(source) if isinstance(source, fx.Node) else None
         if isinstance(value, _Code) and self.operations:
-            if value.tensor.name != self.operations[-1].output:
-                raise ExportError(f"Node {value.tensor.name!r} must be the last thing that the model computes")
             return
         if isinstance(value, _Sum) or (isinstance(value, _Result) and value.skip is not None):
             assert isinstance(source, fx.Node)

@@ -148,6 +148,21 @@ class Twice(nn.Module):
         return self.act(x=self.add(shortcut=x, main=self.conv(x=x)))
 
 
+class InPlace(nn.Module):
+    """A pooled tensor to which a result is added in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.input, self.first, self.act, self.pool = entrance(), conv(1, 2), pact(), nn.MaxPool2d(2)
+        self.conv, self.last = conv(2, 2, padding=1), pact()
+
+    def forward(self, x):
+        x = self.pool(self.act(self.first(self.input(x))))
+        y = self.conv(x)
+        x += y
+        return self.last(x)
+
+
 class TwoReaders(nn.Module):
     def __init__(self):
         super().__init__()
@@ -186,6 +201,7 @@ MADE = {
         entrance(), conv(1, 4), pact(8), GlobalAveragePool(), QuantLinear(4, 3, quantizer=MaxAbs(8))), (1, 6, 6)),
     "branches": (Branches, (1, 5, 5)),
     "one result, two readers": (TwoReaders, (1, 6, 6)),
+    "a sum in place": (InPlace, (1, 6, 6)),
 }
 
 
