@@ -172,10 +172,10 @@ def _build(cls: type, item: dict[str, Any], arrays: dict[str, np.ndarray], used:
                 raise NetworkError(f"requantize of {where} must be an object, not {value!r}")
             value = _build(Requantize, value, arrays, used, "requantize")
         elif isinstance(value, dict):
-            key = value.get("array")
-            if set(value) != {"array"} or not isinstance(key, str) or key not in arrays:
+            entry = value.get("array")
+            if set(value) != {"array"} or not isinstance(entry, str) or entry not in arrays:
                 raise NetworkError(f"{name} of {where} must name an array of the file, not {value!r}")
-            used.add(key)
-            value = arrays[key]
+            used.add(entry)
+            value = arrays[entry]
         values[name] = value
     return cls(**values)

@@ -14,7 +14,7 @@ Numbers (normative):
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -168,13 +168,13 @@ class Tensor:
         put(self, "bits", _integer(self.bits, f"Bits {where}", 2, MAX_ACCUMULATOR_BITS))
         if self.zero_point != 0 or self.scale != 1.0:
             raise NetworkError(f"Zero point and scale {where} must be 0 and 1, since it holds accumulators")
-        for field in ("slope", "offset"):
-            array = _frozen(getattr(self, field), np.float64, f"{field.capitalize()} {where}")
+        for each in ("slope", "offset"):
+            array = _frozen(getattr(self, each), np.float64, f"{each.capitalize()} {where}")
             if array.shape != (self.shape[0],) or not np.isfinite(array).all():
                 raise NetworkError(
-                    f"{field.capitalize()} {where} must be {self.shape[0]} finite numbers, not shape {array.shape}"
+                    f"{each.capitalize()} {where} must be {self.shape[0]} finite numbers, not shape {array.shape}"
                 )
-            put(self, field, array)
+            put(self, each, array)
 
     @property
     def max_code(self) -> int:
@@ -203,17 +203,17 @@ class Requantize:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and field.name == "skip_multiplier":
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is None and each.name == "skip_multiplier":
                 continue
-            what = f"Requantize {field.name.replace('_', ' ')}"
-            array = _frozen(value, np.uint8 if field.name == "shift" else np.int64, what)
+            what = f"Requantize {each.name.replace('_', ' ')}"
+            array = _frozen(value, np.uint8 if each.name == "shift" else np.int64, what)
             if array.ndim != 1 or array.shape[0] == 0:
                 raise NetworkError(f"{what} must have one value per channel, not shape {array.shape}")
             if array.shape != np.shape(self.multiplier):
                 raise NetworkError(f"{what} must have {len(self.multiplier)} values, not {array.shape[0]}")
-            put(self, field.name, array)
+            put(self, each.name, array)
         if int(self.shift.max()) > MAX_SHIFT:
             raise NetworkError(f"Requantize shift must be at most {MAX_SHIFT}, not {int(self.shift.max())}")
 
@@ -385,13 +385,13 @@ class Add:
             raise NetworkError(f"Add {where}: {error}") from None
         if constants.skip_multiplier is None:
             raise NetworkError(f"Multiplier b {where} must be given")
-        for field, value in (
+        for each, value in (
             ("multiplier_a", constants.multiplier),
             ("multiplier_b", constants.skip_multiplier),
             ("bias", constants.bias),
             ("shift", constants.shift),
         ):
-            object.__setattr__(self, field, value)
+            object.__setattr__(self, each, value)
 
     @property
     def requantize(self) -> Requantize:
@@ -411,8 +411,8 @@ def _check_names(operation: Any, tensor_fields: tuple[str, ...]) -> str:
     """Check the names of an operation and return how a message names it."""
     kind = type(operation).__name__
     _name(operation.name, f"{kind} name")
-    for field in tensor_fields:
-        _name(getattr(operation, field), f"{kind} {field} of operation {operation.name!r}")
+    for each in tensor_fields:
+        _name(getattr(operation, each), f"{kind} {each} of operation {operation.name!r}")
     return f"of operation {operation.name!r}"
 
 
@@ -441,6 +441,9 @@ class IntegerNetwork:
     name: str
     tensors: tuple[Tensor, ...]
     operations: tuple[Operation, ...]
+    _by_name: dict[str, Tensor] = field(init=False, repr=False)
+    _input: str = field(init=False, repr=False)
+    _output: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -457,7 +460,12 @@ class IntegerNetwork:
         put(self, "_by_name", by_name)
         self._check_references()
         for operation in self.operations:
-            {Conv2d: self._check_conv, MaxPool2d: self._check_pool, Add: self._check_add}[type(operation)](operation)
+            if isinstance(operation, Conv2d):
+                self._check_conv(operation)
+            elif isinstance(operation, MaxPool2d):
+                self._check_pool(operation)
+            else:
+                self._check_add(operation)
 
     def _check_references(self) -> None:
         if not self.operations:
@@ -574,17 +582,17 @@ class IntegerNetwork:
 
     def tensor(self, name: str) -> Tensor:
         """The tensor called ``name``."""
-        return self._by_name[name]  # type: ignore[attr-defined]
+        return self._by_name[name]
 
     @property
     def input(self) -> Tensor:
         """The tensor that no operation makes."""
-        return self.tensor(self._input)  # type: ignore[attr-defined]
+        return self.tensor(self._input)
 
     @property
     def output(self) -> Tensor:
         """The tensor that no operation reads."""
-        return self.tensor(self._output)  # type: ignore[attr-defined]
+        return self.tensor(self._output)
 
     def operation(self, name: str) -> Operation:
         """The operation called ``name``.

@@ -148,9 +148,10 @@ def solve(
     """Integer constants whose thresholds equal the channel's over every acc in ``lo .. hi`` and every skip code.
 
     With a negative slope the work is done on -acc. Given S and the multipliers, B may be any integer in an interval
-    bounded by the thresholds; the multipliers tried are the floor and the ceiling of the slopes times 2**S, S = 0, 1, 2, ...
-    The feasible multipliers are convex and have the true slopes inside, so this ends, and without a residual operand
-    no other multiplier has a smaller S. Of the interval the B nearest to 0 is taken. M = M_skip = 0, S = 0 comes first.
+    bounded by the thresholds; the multipliers tried are the floor and the ceiling of the slopes times 2**S, with S = 0,
+    1, 2, ... The feasible multipliers are convex and have the true slopes inside, so this ends, and without a residual
+    operand no other multiplier has a smaller S. Given M and S, the feasible M_skip are an interval too, of which the
+    integer nearest to the true slope is taken; of B's interval it is the one nearest to 0. M = M_skip = 0 comes first.
 
     Parameters
     ----------
@@ -175,27 +176,33 @@ def solve(
             -mirrored.multiplier, mirrored.skip_multiplier, mirrored.bias, mirrored.shift, mirrored.mismatches
         )
     problem = _Problem(slope, offset, bits, lo, hi, skip_slope, skip_bits)
-    constant = problem.bias(0, 0, 0)
-    if constant is not None and _fits(constant, limits.bias_bits):
-        return Solution(0, 0, constant, 0)
+    constant = problem.constants(0, 0, Fraction(0))
+    if constant is not None and constant[0] == 0 and _fits(constant[1], limits.bias_bits):
+        return Solution(0, *constant, 0)
+
+    def fits(m: int, ms: int, bias: int) -> bool:
+        return (
+            m < 1 << (limits.multiplier_bits - 1)
+            and _fits(ms, limits.skip_multiplier_bits)
+            and _fits(bias, limits.bias_bits)
+        )
+
     widest = None
     for shift in range(limits.max_shift + 1):
-        candidates = [
-            (m, ms)
-            for m in _neighbours(slope, shift)
-            for ms in _neighbours(skip_slope, shift)
-            if m < 1 << (limits.multiplier_bits - 1) and _fits(ms, limits.skip_multiplier_bits)
-        ]
-        if not candidates:
+        neighbours = _neighbours(slope, shift)
+        if neighbours[0] >= 1 << (limits.multiplier_bits - 1):
             break
-        for m, ms in candidates:
-            bias = problem.bias(m, ms, shift)
-            if bias is not None and _fits(bias, limits.bias_bits):
-                return Solution(m, ms, bias, shift)
-        rounded = (_half_up(slope * 2**shift), _half_up(skip_slope * 2**shift))
-        bias = _half_up(offset * 2**shift) + (1 << shift >> 1)
-        if rounded in candidates and _fits(bias, limits.bias_bits):
-            widest = (*rounded, bias, shift)
+        for m in neighbours:
+            found = problem.constants(m, shift, skip_slope)
+            if found is not None and fits(m, *found):
+                return Solution(m, *found, shift)
+        rounded = (
+            _half_up(slope * 2**shift),
+            _half_up(skip_slope * 2**shift),
+            _half_up(offset * 2**shift) + (1 << shift >> 1),
+        )
+        if fits(*rounded):
+            widest = (*rounded, shift)
     if widest is None:
         limit = 1 << (limits.bias_bits - 1)
         widest = (0, 0, min(max(_half_up(offset), -limit), limit - 1), 0)
@@ -269,6 +276,10 @@ def requantize(acc: np.ndarray, constants: Requantize, bits: int, skip: np.ndarr
     return np.clip(total >> channels(constants.shift), 0, (1 << bits) - 1).astype(code_dtype(bits))
 
 
+_OPEN = 1 << 61
+"""Where a bound is missing: more than any bound that is there."""
+
+
 class _Problem:
     """The thresholds of one channel with a slope >= 0, one row per skip code."""
 
@@ -286,19 +297,37 @@ class _Problem:
         self.crossed = self.thresholds > lo
         self.limit = max(abs(lo), abs(hi)) + 1
 
-    def bias(self, m: int, ms: int, shift: int) -> int | None:
-        """The B nearest to 0 that puts every threshold right, or ``None``."""
-        bound = (int(self.levels[0, -1]) << shift) + m * self.limit + abs(ms) * int(self.skips[-1, 0])
-        number = np.int64 if bound < 1 << 62 else object
-        levels, skips, t = (x.astype(number, copy=False) for x in (self.levels, self.skips, self.thresholds))
-        below = levels * (1 << shift) - skips * ms - t * m
-        at_least = (below[self.reached]).max() if self.reached.any() else None
-        at_most = (below[self.crossed]).min() + (m - 1) if self.crossed.any() else None
-        if at_least is not None and at_most is not None and at_least > at_most:
+    def constants(self, m: int, shift: int, skip_slope: Fraction) -> tuple[int, int] | None:
+        """M_skip nearest to its true slope and B nearest to 0 that put every threshold right, or ``None``.
+
+        Each skip code s has an interval [at_least, at_most] for ``M_skip*s + B``. Two codes bound M_skip by the slope
+        between their intervals.
+        """
+        bound = (int(self.levels[0, -1]) << shift) + m * self.limit
+        if bound >= _OPEN >> 1:
+            number: type = object
+        else:
+            number = np.int64
+        below = self.levels.astype(number) * (1 << shift) - self.thresholds.astype(number) * m
+        at_least = np.where(self.reached, below, -_OPEN).max(axis=1)
+        at_most = np.where(self.crossed, below + (m - 1), _OPEN).min(axis=1)
+        if (at_least > at_most).any():
             return None
-        if at_least is not None and at_least > 0:
-            return int(at_least)
-        return int(at_most) if at_most is not None and at_most < 0 else 0
+        ms = 0
+        if len(self.skips) > 1:
+            # M_skip * (s - t) >= at_least[s] - at_most[t] for every two codes s and t.
+            distance = self.skips - self.skips.T
+            need = np.where(distance != 0, at_least[:, None] - at_most[None, :], 0).astype(number)
+            step = np.where(distance != 0, distance, 1)
+            up, down = distance > 0, distance < 0
+            low = int((-(-need[up] // step[up])).max())
+            high = int((need[down] // step[down]).min())
+            if low > high:
+                return None
+            ms = min(max(_half_up(skip_slope * 2**shift), low), high)
+            skips = self.skips[:, 0].astype(object)
+            at_least, at_most = at_least - skips * ms, at_most - skips * ms
+        return ms, min(max(0, int(at_least.max())), int(at_most.min()))
 
     def mismatches(self, m: int, ms: int, bias: int, shift: int) -> int:
         """Number of (acc, skip) pairs whose code differs from the channel's."""

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from golden.network import signed_width
 from golden.requantize import Solution, solve, thresholds
 
 __all__ = ["Channel", "Trial", "exact_code", "random_channel", "rounded", "study", "wrong_codes"]
@@ -134,8 +133,3 @@ def study(channels: int, residuals: int, *, seed: int = 0) -> Iterator[Trial]:
         channel = random_channel(rng, residual=number >= channels)
         solution = channel.solve()
         yield Trial(channel, solution, rounded(channel, shift=solution.shift), wrong_codes(channel, solution))
-
-
-def multiplier_bits(solution: Solution) -> int:
-    """Two's complement width of M."""
-    return signed_width(solution.multiplier, solution.multiplier)

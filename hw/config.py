@@ -18,6 +18,7 @@ __all__ = [
     "UnsupportedNetworkError",
     "checked_digit_bits",
     "checked_integer",
+    "preset",
 ]
 
 DIGIT_WIDTHS = (1, 2, 4, 8, 16)
@@ -195,3 +196,16 @@ PRESETS = {
 }
 """The named configurations: ``tiny`` for tests, ``small``, ``wide`` for 2-bit networks, ``int8``. The widths of their
 requantization constants are those of exact 8-bit residual layers with a few bits to spare."""
+
+
+def preset(name: str) -> AcceleratorConfig:
+    """The preset called ``name``.
+
+    Raises
+    ------
+    :class:`ValueError`
+        There is none of that name; the sentence lists them.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"Config must be one of {', '.join(PRESETS)}, not {name!r}")
+    return PRESETS[name]

@@ -1,0 +1,236 @@
+"""The command line: parses, calls, prints; what it calls is in the other packages.
+
+Exit status: 0 done, 1 a check failed (a mismatch, say), 2 a mistake in what was asked: one sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+__all__ = ["app", "main"]
+
+BUILD = Path("build")
+
+app = typer.Typer(
+    name="pactolus",
+    help="From PyTorch models trained with 1- to 8-bit weights and activations to RTL that computes the very same "
+    "integers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+report_app = typer.Typer(help="Studies that write their tables to files.", no_args_is_help=True)
+app.add_typer(report_app, name="report")
+
+
+class Simulator(enum.Enum):
+    """The simulators of the benches."""
+
+    VERILATOR = "verilator"
+    ICARUS = "icarus"
+
+
+class Component(enum.Enum):
+    """What Verilog is made of."""
+
+    DATAPATH = "datapath"
+    MAC_ARRAY = "mac_array"
+
+
+def main() -> None:
+    """Run the command; a user's mistake ends in one sentence and exit status 2.
+
+    ``PACTOLUS_TRACEBACK=1`` in the environment shows where the sentence comes from.
+    """
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        extra = {"torch": "train", "sklearn": "train", "pyosys": "synth", "matplotlib": "synth"}.get(error.name or "")
+        _fail(f"Package {error.name} must be there for this command: pip install 'pactolus[{extra or 'sim'}]'", error)
+    except (ValueError, OSError) as error:
+        _fail(str(error), error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(sentence: str, error: Exception) -> None:
+    if os.environ.get("PACTOLUS_TRACEBACK"):
+        raise error
+    Console(stderr=True).print(f"pactolus: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pactolus {version('pactolus')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def sim(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="Committed networks or folders of vectors; none: all committed ones.")
+    ] = None,
+    config: Annotated[str, typer.Option(help="Preset of the hardware.")] = "small",
+    simulator: Annotated[Simulator, typer.Option(help="Who runs the RTL.")] = Simulator.VERILATOR,
+    frames: Annotated[int, typer.Option(help="Frames of each network.")] = 1,
+    break_layer: Annotated[
+        str | None,
+        typer.Option("--break", metavar="LAYER", help="Give the RTL one wrong weight of this layer: it must be found."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the simulators' state at power-up.")] = 1,
+) -> None:
+    """Run networks through the RTL and compare every output of every layer with golden.
+
+    Reports go to build/reports/sim-NETWORK-CONFIG-SIMULATOR.json. Exit status 1: something differs.
+    """
+    from tb import simulate
+
+    status = simulate.run(
+        networks or [], config=config, simulator=simulator.value, frames=frames, break_layer=break_layer, seed=seed
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
+def verilog(
+    config: Annotated[str, typer.Option(help="Preset of the hardware.")] = "small",
+    component: Annotated[Component, typer.Option(help="Which part of it.")] = Component.DATAPATH,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File; build/verilog/COMPONENT-CONFIG.v if not given.")
+    ] = None,
+) -> None:
+    """Write the Verilog of a preset; the file is only touched if its text changes."""
+    from hw.config import preset
+    from hw.datapath import Datapath
+    from hw.mac_array import MacArray
+    from hw.verilog import generate, write_if_changed
+
+    chosen = preset(config)
+    if component is Component.DATAPATH:
+        text = generate(Datapath(chosen))
+    else:
+        array = MacArray(
+            rows=chosen.rows,
+            lanes=chosen.lanes,
+            digit_bits=chosen.digit_bits,
+            acc_bits=chosen.acc_bits,
+            drain_rows=chosen.requant_lanes,
+        )
+        text = generate(array)
+    path = output or BUILD / "verilog" / f"{component.value}-{config}.v"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    changed = write_if_changed(path, text)
+    print(f"{path}: {len(text.splitlines())} lines{'' if changed else ', unchanged'}")
+
+
+@app.command()
+def synth(
+    pdk: Annotated[str, typer.Option(help="Technology; see the documentation for the names.")] = "mini",
+    liberty: Annotated[
+        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
+    ] = None,
+) -> None:
+    """Area per bit width of the array and the PACT unit: a table, a CSV file and a plot in build/reports."""
+    from hw.synth import report
+
+    report.run(pdk=pdk, liberty=liberty)
+
+
+@app.command()
+def train(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="digits-plain, digits-residual; both if none.")
+    ] = None,
+    bits: Annotated[
+        str, typer.Option(help="Bits of the middle layers' weights and activations, and fp32 for the baseline.")
+    ] = "fp32,8,4,3,2",
+    seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.")] = 1,
+    epochs: Annotated[int | None, typer.Option(help="Training epochs.")] = None,
+    checkpoints: Annotated[
+        Path, typer.Option(help="Folder of the checkpoints; one that is there is not trained again.")
+    ] = BUILD / "checkpoints",
+    table: Annotated[Path | None, typer.Option(help="CSV file for the accuracy of every run.")] = None,
+) -> None:
+    """Train on the digits, and end with the accuracy of the integer networks on the test split."""
+    import dataclasses
+    import shlex
+
+    from sw.train import accuracy_table, study, write_accuracies
+
+    console = Console()
+    widths = [None if width == "fp32" else _width(width) for width in bits.split(",")]
+    rows = study(
+        **({"networks": networks} if networks else {}),
+        bits=widths,
+        seeds=range(seeds),
+        checkpoints=checkpoints,
+        console=console,
+        configure=lambda config: dataclasses.replace(config, epochs=epochs) if epochs is not None else config,
+    )
+    console.print(accuracy_table(rows))
+    console.print(f"Checkpoints are in {checkpoints}.", highlight=False)
+    if table is not None:
+        write_accuracies(rows, table, command=shlex.join(["pactolus", *sys.argv[1:]]))
+
+
+def _width(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"Bits must be numbers or fp32, separated by commas, not {text!r}")
+    return int(text)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="What pactolus train saved.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of golden vectors; build/vectors/NAME if not given.")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Images of the test split to write vectors for.")] = 2,
+    config: Annotated[
+        str | None, typer.Option(help="Preset whose widths the constants must fit; as wide as needed if not given.")
+    ] = None,
+) -> None:
+    """Turn a checkpoint into an integer network and its golden vectors, and report on every layer."""
+    from golden.requantize import INT64
+    from hw.config import preset
+    from sw.export import export_checkpoint
+    from sw.train import load_checkpoint
+
+    folder = output or BUILD / "vectors" / load_checkpoint(checkpoint)[0].name
+    limits = INT64 if config is None else preset(config).widths
+    result = export_checkpoint(checkpoint, folder, frames=frames, limits=limits)
+    console = Console()
+    console.print(result.report.table())
+    console.print(f"Golden vectors are in {folder}.", highlight=False, soft_wrap=True)
+
+
+@report_app.command()
+def solver(
+    channels: Annotated[int, typer.Option(min=0, help="Channels without a residual operand.")] = 10_000,
+    residuals: Annotated[int, typer.Option(min=0, help="Channels with one.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the channels.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file.")] = BUILD / "reports" / "solver.csv",
+) -> None:
+    """Widths that lossless requantization needs, beside plain rounding; every threshold checked exactly."""
+    from pactolus.solver_report import write
+
+    raise typer.Exit(write(channels, residuals, seed=seed, path=output, console=Console()))
