@@ -158,9 +158,7 @@ class InPlace(nn.Module):
 
     def forward(self, x):
         x = self.pool(self.act(self.first(self.input(x))))
-        y = self.conv(x)
-        x += y
-        return self.last(x)
+        return self.last(x.add_(self.conv(x)))
 
 
 class TwoReaders(nn.Module):
