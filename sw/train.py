@@ -241,6 +241,8 @@ def load_checkpoint(path: Path) -> tuple[TrainConfig, nn.Module]:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except OSError as error:
+        raise ValueError(f"Checkpoint {str(path)!r} cannot be read: {error.strerror or error}") from None
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"Checkpoint {str(path)!r} must be a safetensors file: {error}") from None
     if header.get("version") != VERSION:

@@ -1,0 +1,131 @@
+"""The command line as a user types it: exit status, sentences, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def pactolus(*arguments, cwd=None, status=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "pactolus", *map(str, arguments)],
+        cwd=cwd or ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+def sentence(*arguments, cwd=None):
+    done = pactolus(*arguments, cwd=cwd, status=2)
+    text = (done.stderr or done.stdout).strip()
+    assert "\n" not in text, text
+    return text.removeprefix("pactolus: ")
+
+
+def test_version():
+    assert pactolus("--version").stdout == f"pactolus {version('pactolus')}\n"
+
+
+@pytest.mark.parametrize("command", ["", "sim", "synth", "train", "export", "verilog", "report", "report solver"])
+def test_every_command_has_help(command):
+    assert "Usage" in pactolus(*command.split(), "--help").stdout
+
+
+def test_without_torch_simulation_is_imported():
+    """Simulation, synthesis and Verilog work where torch is not installed."""
+    script = (
+        "import sys; sys.modules['torch'] = None; sys.modules['sklearn'] = None\n"
+        "import pactolus.cli, tb.simulate, hw.synth.report, hw.datapath, golden.vectors"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_a_missing_package_is_named(tmp_path):
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "sys.argv = ['pactolus', 'train', '--epochs', '1']\n"
+        "from pactolus.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "pactolus: Package torch must be there for this command: pip install 'pactolus[train]'\n"
+
+
+def test_sim_breaks_and_reports(tmp_path):
+    """A broken weight ends in status 1 and the place of the first difference; the report file says the same."""
+    arguments = ("sim", "digits-residual-w2a2", "--config", "tiny")
+    done = pactolus(*arguments, "--break", "block2.shortcut.0", cwd=tmp_path, status=1)
+    pattern = r"first difference in layer block2\.shortcut\.0, frame 0, channel \d+, row \d+, column \d+: expected \d+, got \d+"
+    assert re.search(pattern, done.stdout)
+    report = json.loads((tmp_path / "build/reports/sim-digits-residual-w2a2-tiny-verilator.json").read_text())
+    wrong = {layer["name"] for layer in report["layers"] if layer["mismatches"]}
+    assert wrong == {"block2.shortcut.0"}
+    done = pactolus(*arguments, cwd=tmp_path)
+    report = json.loads((tmp_path / "build/reports/sim-digits-residual-w2a2-tiny-verilator.json").read_text())
+    assert report["mismatches"] == 0 and "0 mismatches" in done.stdout
+    for layer in report["layers"]:
+        assert {"name", "bits", "compared", "mismatches", "cycles"} <= set(layer)
+        assert layer["compared"] > 0 or layer["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("sim nothing", "Network must be a vector folder or one of digits-plain-w2a2, "),
+        ("sim --config huge", "Config must be one of tiny, small, wide, int8, not 'huge'"),
+        ("sim digits-plain-w2a2 --break conv9", "Layer of digits-plain-w2a2 must be one of conv1, conv2, conv3, "),
+        ("sim digits-plain-w2a2 --frames 99", "Frames must be between 1 and "),
+        ("verilog --config huge", "Config must be one of tiny, small, wide, int8, not 'huge'"),
+        ("synth --pdk gf180", "PDK must be one of "),
+        ("train --bits 4,x", "Bits must be numbers or fp32, separated by commas, not 'x'"),
+        ("train resnet1000", "Network must be one of digits-plain, digits-residual, not 'resnet1000'"),
+        ("export nothing.safetensors", "Checkpoint 'nothing.safetensors' "),
+    ],
+)
+def test_mistakes_end_in_one_sentence(arguments, expected, tmp_path):
+    assert sentence(*arguments.split(), cwd=tmp_path).startswith(expected)
+
+
+def test_verilog_is_written_once(tmp_path):
+    first = pactolus("verilog", "--config", "tiny", cwd=tmp_path).stdout
+    assert first.startswith("build/verilog/datapath-tiny.v: ") and "unchanged" not in first
+    assert "module datapath" in (tmp_path / "build/verilog/datapath-tiny.v").read_text()
+    assert "unchanged" in pactolus("verilog", "--config", "tiny", cwd=tmp_path).stdout
+    pactolus("verilog", "--config", "tiny", "--component", "mac_array", "-o", tmp_path / "a/b.v", cwd=tmp_path)
+    assert "module mac_array" in (tmp_path / "a/b.v").read_text()
+
+
+def test_solver_report(tmp_path):
+    done = pactolus("report", "solver", "--channels", "60", "--residuals", "4", "-o", "s.csv", cwd=tmp_path)
+    assert "64 channels, 0 wrong codes" in done.stdout
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert lines[0] == "# pactolus report solver --channels 60 --residuals 4 --seed 0 --output s.csv"
+    rows = list(csv.DictReader(lines[1:]))
+    assert sum(int(row["channels"]) for row in rows) == 64
+    assert all(int(row["M_median"]) <= int(row["M_rounded_median"]) for row in rows)
+
+
+def test_train_export_simulate(tmp_path):
+    """The main road: a checkpoint, its integers, its vectors, and the RTL that computes them."""
+    done = pactolus("train", "digits-residual", "--bits", "fp32,3", "--epochs", "2", "--table", "t.csv", cwd=tmp_path)
+    assert "Test accuracy" in done.stdout
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 4
+    checkpoint = tmp_path / "build/checkpoints/digits-residual-w3a3-seed0.safetensors"
+    assert "Golden vectors are in" in pactolus("export", checkpoint, "-o", "mine", cwd=tmp_path).stdout
+    first = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
+    pactolus("export", checkpoint, "-o", "mine", cwd=tmp_path)
+    assert first == {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
+    assert "0 mismatches" in pactolus("sim", "mine", "--config", "tiny", cwd=tmp_path).stdout
