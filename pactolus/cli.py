@@ -105,7 +105,13 @@ def sim(
     from tb import simulate
 
     status = simulate.run(
-        networks or [], config=config, simulator=simulator.value, frames=frames, break_layer=break_layer, seed=seed
+        networks or [],
+        config=config,
+        simulator=simulator.value,
+        frames=frames,
+        break_layer=break_layer,
+        seed=seed,
+        reports=BUILD / "reports",
     )
     raise typer.Exit(status)
 
