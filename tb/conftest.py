@@ -48,6 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         examples.plain_network(3),
         examples.residual_network(4),
         examples.residual_network(2),
+        examples.small_network(),
     ]
     for number, network in enumerate(networks):
         vectors.write(

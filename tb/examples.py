@@ -10,7 +10,7 @@ from golden.execute import accumulate, execute
 from golden.network import Add, Conv2d, Grid, IntegerNetwork, Kind, MaxPool2d, Operation, Requantize, Tensor
 from golden.requantize import requantize
 
-__all__ = ["plain_network", "random_codes", "residual_network"]
+__all__ = ["plain_network", "random_codes", "residual_network", "small_network"]
 
 
 class _Builder:
@@ -177,3 +177,13 @@ def residual_network(bits: int, *, seed: int = 2, channels: int = 6) -> IntegerN
     build.add("sum", "b1", "b2", bits=bits)
     build.conv("fc", "sum", 4, weight_bits=8, bits=0, grid=Grid.TWOS_COMPLEMENT, kernel=(3, 3))
     return build.network(f"random-residual-w{bits}a{bits}")
+
+
+def small_network(*, seed: int = 3) -> IntegerNetwork:
+    """A thousand beats: positions of one beat, both grids, a residual operand, 2- to 4-bit codes, accumulators."""
+    build = _Builder((2, 3, 3), bits=4, zero_point=1, frames=2, seed=seed)
+    build.conv("first", "input", 4, weight_bits=4, bits=2, grid=Grid.TWOS_COMPLEMENT, kernel=(1, 1))
+    build.conv("short", "first", 5, weight_bits=2, bits=3, grid=Grid.ODD, kernel=(1, 1))
+    build.conv("third", "short", 5, weight_bits=4, bits=4, grid=Grid.ODD, padding=(1, 1, 1, 1), skip="short")
+    build.conv("last", "third", 3, weight_bits=5, bits=0, grid=Grid.ODD, kernel=(1, 1), broadcast=True)
+    return build.network("random-small")

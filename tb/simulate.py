@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +39,8 @@ NOT_IN_RTL = {
     MaxPool2d: "max pool: golden computes it, since the Datapath has no pooling",
     Add: "addition: golden computes it, since the Datapath adds only a convolution's residual operand",
 }
+STREAMS = ("i_beat", "i_constants", "i_skip", "o_result")
+"""The Datapath's streams, as :func:`simulate_network` names them."""
 RESULTS = "results.jsonl"
 FILE_WIDTH = 120
 """Columns of the table where it does not go to a terminal."""
@@ -161,9 +163,11 @@ def simulate_network(
     *,
     frames: int | None = None,
     break_layer: str | None = None,
-    stall: float = 0.0,
+    stalls: float | Mapping[str, float] = 0.0,
     together: bool = False,
     seed: int = 1,
+    simulation: runner.Simulation | None = None,
+    directory: Path | None = None,
 ) -> NetworkReport:
     """Simulate one network and report on every layer.
 
@@ -179,12 +183,17 @@ def simulate_network(
         How many of the folder's frames; all with ``None``.
     break_layer : :class:`str` or ``None``
         Give the RTL one weight of this layer that is not golden's.
-    stall : :class:`float`
-        Probability of a stall, on every stream and on both sides.
+    stalls : :class:`float` or mapping
+        Probability of a cycle without an offer (inputs) or without readiness (results), for all streams or by the
+        streams' names, :data:`STREAMS`; those without a name do not stall.
     together : :class:`bool`
         Whether the layers follow each other without a pause; a layer's cycles are not known then.
     seed : :class:`int`
         For stalls, for payloads between items and, on Verilator, for the state at power-up.
+    simulation : :class:`tb.runner.Simulation` or ``None``
+        A compiled Datapath of this configuration; ``None``: the one that :mod:`hw.verilog` generates.
+    directory : path or ``None``
+        For the run's job, log and results, which are deleted unless it fails; a new one with ``None``.
 
     Raises
     ------
@@ -194,8 +203,9 @@ def simulate_network(
         The simulation could not be built or did not run to its end.
     """
     plan = _plan(folder, config, frames, break_layer)
-    simulation = _compile(config, simulator)
-    return _simulate(plan, config, simulation, _run_directory(), stall=stall, together=together, seed=seed)
+    simulation = simulation or _compile(config, simulator)
+    where = directory or _run_directory()
+    return _simulate(plan, config, simulation, where, stalls=stalls, together=together, seed=seed)
 
 
 def _compile(config: AcceleratorConfig, simulator: str) -> runner.Simulation:
@@ -216,7 +226,7 @@ def _simulate(
     simulation: runner.Simulation,
     directory: Path,
     *,
-    stall: float = 0.0,
+    stalls: float | Mapping[str, float] = 0.0,
     together: bool = False,
     seed: int,
 ) -> NetworkReport:
@@ -227,7 +237,7 @@ def _simulate(
         "vectors": str(plan.folder.resolve()),
         "frames": plan.frames,
         "broken": plan.broken,
-        "stall": stall,
+        "stalls": dict(stalls) if isinstance(stalls, Mapping) else dict.fromkeys(STREAMS, stalls),
         "together": together,
         "results": str(results),
     }

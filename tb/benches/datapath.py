@@ -3,7 +3,7 @@ golden's output.
 
 Job: ``config`` (the fields of an AcceleratorConfig), ``vectors`` (a folder of golden vectors), ``frames``
 (how many of them), ``broken`` (``null``, or operation, index and code of one weight that the RTL is given
-differently), ``stall`` (probability, on every stream), ``together`` (whether the layers follow each other
+differently), ``stalls`` (probabilities by stream), ``together`` (whether the layers follow each other
 without a pause) and ``results`` (file that gets one JSON line per layer).
 """
 
@@ -64,13 +64,13 @@ async def layers_equal_golden(dut: Any) -> None:
     """Streams every layer and reports each; the comparison's outcome is in the results file."""
     parameters = job()
     random = Random(cocotb.RANDOM_SEED)
-    stall = parameters["stall"]
+    stalls = parameters["stalls"]
     dont_care = without_spare_lanes(AcceleratorConfig(**parameters["config"]))
 
     async def stream(group: list[Layer]) -> tuple[list[int], int]:
-        sink = Sink(dut, "o_result", stall=stall, random=random, dont_care=dont_care)
+        sink = Sink(dut, "o_result", stall=stalls.get("o_result", 0.0), random=random, dont_care=dont_care)
         sources = [
-            Source(dut, name, items, stall=stall, random=random)
+            Source(dut, name, items, stall=stalls.get(name, 0.0), random=random)
             for name, items in (
                 ("i_constants", chain.from_iterable(layer.records() for layer in group)),
                 ("i_skip", chain.from_iterable(layer.skip_words() for layer in group)),
