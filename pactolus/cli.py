@@ -58,15 +58,18 @@ def main() -> None:
         _fail(f"Package {error.name} must be there for this command: pip install 'pactolus[{extra or 'sim'}]'", error)
     except (ValueError, OSError) as error:
         _fail(str(error), error)
+    except RuntimeError as error:
+        # A tool failed: the message ends with what it said.
+        _fail(str(error), error, status=1)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _fail(sentence: str, error: Exception) -> None:
+def _fail(sentence: str, error: Exception, *, status: int = 2) -> None:
     if os.environ.get("PACTOLUS_TRACEBACK"):
         raise error
     Console(stderr=True).print(f"pactolus: {sentence}", markup=False, highlight=False, soft_wrap=True)
-    sys.exit(2)
+    sys.exit(status)
 
 
 def _print_version(wanted: bool) -> None:
@@ -154,11 +157,30 @@ def synth(
     liberty: Annotated[
         Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
     ] = None,
+    components: Annotated[str, typer.Option(help="What to synthesize.")] = "array,pact",
+    digit_bits: Annotated[str, typer.Option(help="Digit widths of the arrays.")] = "1,2,4,8,16",
+    output_bits: Annotated[str, typer.Option(help="Output widths of the PACT units.")] = "1,2,3,4,8",
+    rows: Annotated[int, typer.Option(help="Rows of the arrays.")] = 16,
+    lanes: Annotated[int | None, typer.Option(help="Lanes of the arrays; by digit width if not given.")] = None,
+    accumulator_bits: Annotated[int | None, typer.Option(help="Of the arrays; 2d + 12 if not given.")] = None,
+    clock_ns: Annotated[float | None, typer.Option(help="Clock target in ns; the technology's if not given.")] = None,
 ) -> None:
     """Area per bit width of the array and the PACT unit: a table, a CSV file and a plot in build/reports."""
     from hw.synth import report
 
-    report.run(pdk=pdk, liberty=liberty)
+    report.run(
+        pdk=pdk,
+        liberty=liberty,
+        components=components.split(","),
+        digit_bits=[_width(text) for text in digit_bits.split(",")],
+        output_bits=[_width(text) for text in output_bits.split(",")],
+        rows=rows,
+        lanes=lanes,
+        accumulator_bits=accumulator_bits,
+        clock_ns=clock_ns,
+        build=BUILD / "synth",
+        reports=BUILD / "reports",
+    )
 
 
 @app.command()
@@ -200,7 +222,7 @@ def train(
 
 def _width(text: str) -> int:
     if not text.isdecimal():
-        raise ValueError(f"Bits must be numbers or fp32, separated by commas, not {text!r}")
+        raise ValueError(f"Bits must be numbers separated by commas, not {text!r}")
     return int(text)
 
 
