@@ -37,11 +37,11 @@ lint: $(VENV)/.test  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-verilog: $(VENV)/.sim  ## build/verilog/datapath-$(CONFIG).v
+verilog: $(VENV)/.sim  ## Verilog of the datapath (CONFIG=)
 	@$(BIN)/pactolus verilog --config $(CONFIG)
 
-train: $(VENV)/.train  ## train the committed networks' recipe again; see pactolus train --help
-	@$(BIN)/pactolus train --help
+train: $(VENV)/.train  ## train both digits networks at every width, ending with their accuracy
+	@$(BIN)/pactolus train
 
 clean:  ## remove build/ and the virtual environment
 	rm -rf build $(VENV)

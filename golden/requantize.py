@@ -308,7 +308,7 @@ class _Problem:
             number: type = object
         else:
             number = np.int64
-        below = self.levels.astype(number) * (1 << shift) - self.thresholds.astype(number) * m
+        below: np.ndarray = self.levels.astype(number) * (1 << shift) - self.thresholds.astype(number) * m
         at_least = np.where(self.reached, below, -_OPEN).max(axis=1)
         at_most = np.where(self.crossed, below + (m - 1), _OPEN).min(axis=1)
         if (at_least > at_most).any():
@@ -317,7 +317,7 @@ class _Problem:
         if len(self.skips) > 1:
             # M_skip * (s - t) >= at_least[s] - at_most[t] for every two codes s and t.
             distance = self.skips - self.skips.T
-            need = np.where(distance != 0, at_least[:, None] - at_most[None, :], 0).astype(number)
+            need: np.ndarray = np.where(distance != 0, at_least[:, None] - at_most[None, :], 0).astype(number)
             step = np.where(distance != 0, distance, 1)
             up, down = distance > 0, distance < 0
             low = int((-(-need[up] // step[up])).max())
