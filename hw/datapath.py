@@ -58,14 +58,19 @@ class Datapath(wiring.Component):
     in the lowest lane of the first. With ``use_skip`` it takes as many words of the residual operand, in the same
     order.
 
-    The streams may be fed in any relative order: constants are held for two tiles (the one that drains and the next),
-    and what is not there yet is waited for. A result word that is not taken holds the drain, and a drain that has not
-    finished keeps ``i_beat`` from being ready where the next beat would overwrite a finished position. Nothing is
-    lost. Cycles without a beat send the array a word of zeros.
+    The streams are independent: what is not there yet is waited for, and each may be ahead of the others, constants by
+    two tiles (the one that drains and the next) and beats by two positions (one in the drain, one in the accumulators).
+    A result word that is not taken holds the drain, and a drain that has not finished keeps ``i_beat`` from being ready
+    where the next beat would overwrite a finished position. Nothing is lost. Cycles without a beat send the array a
+    word of zeros.
 
-    Rate: one beat per cycle. A position of n beats takes ``max(n, groups + array_latency - 1)`` cycles in a run of
-    positions of that length, when no stream is stalled: it drains while the next one accumulates. Latency: the first
-    result word of a position is valid ``latency`` cycles after its last beat's transfer.
+    Rate, when no stream is stalled: one beat per cycle, and a position drains while the next one accumulates. In a run
+    of positions of n beats each takes n cycles if n is at least ``groups + array_latency - 1``; shorter ones take
+    ``max(groups, (n + groups + array_latency - 1) / 2)`` on the average, since a beat is not taken before it is certain
+    that the drain is free for the position that it overwrites. Latency: the first result word of a position is valid
+    ``latency`` cycles after its last beat's transfer, if constants, residual operand and drain do not keep it.
+    ``i_beat.ready`` and ``i_skip.ready`` follow ``o_result.ready`` and ``i_skip.valid`` in the same cycle; no ``valid``
+    depends on a ``ready``.
 
     Parameters
     ----------
@@ -135,9 +140,10 @@ class Datapath(wiring.Component):
 
         issue = Signal()
         capture = Signal()
-        remaining = Signal(range(self.groups + 1))
-        remaining_next = Signal.like(remaining)
+        draining = Signal()
+        draining_next = Signal()
         group = Signal(range(self.groups))
+        last_group = Signal()
         drained_tile_last = Signal()
 
         # Beats. The array cannot be held: a beat may only be taken if the position that it will overwrite is certain
@@ -157,29 +163,28 @@ class Datapath(wiring.Component):
         waiting = Signal()
         m.d.comb += waiting.eq(array.complete & ~capture)
         uncaptured = sum(on_the_way, start=waiting)
-        m.d.comb += beat.ready.eq((uncaptured == 0) | ((uncaptured == 1) & (remaining_next == 0)))
+        m.d.comb += beat.ready.eq((uncaptured == 0) | ((uncaptured == 1) & ~draining_next))
 
         # Drain. A group of rows is issued when its constants and its residual operand are there and the next stage is
         # free; the last group may go in the cycle in which the next position is captured.
         m.d.comb += [
-            capture.eq(array.complete & ((remaining == 0) | ((remaining == 1) & issue))),
+            last_group.eq(group == self.groups - 1),
+            capture.eq(array.complete & (~draining | (issue & last_group))),
+            draining_next.eq(capture | (draining & ~(issue & last_group))),
             array.capture.eq(capture),
             array.advance.eq(issue),
-            remaining_next.eq(Mux(capture, self.groups, remaining - issue)),
         ]
-        m.d.sync += remaining.eq(remaining_next)
+        m.d.sync += draining.eq(draining_next)
         with m.If(capture):
             m.d.sync += drained_tile_last.eq(finished_tile_last)
-        with m.If(capture | (issue & (group == self.groups - 1))):
-            m.d.sync += group.eq(0)
-        with m.Elif(issue):
-            m.d.sync += group.eq(group + 1)
+        with m.If(issue):
+            m.d.sync += group.eq(Mux(last_group, 0, group + 1))
 
         corrected_valid = Signal()
         corrected_ready = Signal()
         m.d.comb += [
             issue.eq(
-                (remaining != 0)
+                draining
                 & constants.ready
                 & (self.i_skip.valid | ~constants.use_skip)
                 & (corrected_ready | ~corrected_valid)
@@ -187,7 +192,7 @@ class Datapath(wiring.Component):
             self.i_skip.ready.eq(issue & constants.use_skip),
             constants.group.eq(group),
             constants.read.eq(issue),
-            constants.release.eq(issue & (remaining == 1) & drained_tile_last),
+            constants.release.eq(issue & last_group & drained_tile_last),
         ]
 
         # Correction: one cycle, in which the constants are read.
@@ -206,7 +211,7 @@ class Datapath(wiring.Component):
                 corrected.eq(correction.o),
                 skip.eq(Mux(constants.use_skip, self.i_skip.payload.as_value(), 0)),
                 output_bits.eq(constants.output_bits),
-                last.eq(remaining == 1),
+                last.eq(last_group),
             ]
         with m.If(issue):
             m.d.sync += corrected_valid.eq(1)
@@ -279,9 +284,7 @@ class _ConstantsBanks(wiring.Component):
         self.groups = groups
         layout = constants_layout(config)
         self._tile_fields = ("output_bits", "weight_bits", "odd", "use_skip")
-        self._record = data.StructLayout(
-            {name: field.shape for name, field in layout if name not in self._tile_fields}
-        )
+        self._record = data.StructLayout({name: field.shape for name, field in layout if name not in self._tile_fields})
         super().__init__(
             {
                 "i": In(stream.Signature(layout)),
