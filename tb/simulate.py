@@ -7,6 +7,7 @@ programs.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -208,6 +209,7 @@ def simulate_network(
     return _simulate(plan, config, simulation, where, stalls=stalls, together=together, seed=seed)
 
 
+@functools.cache
 def _compile(config: AcceleratorConfig, simulator: str) -> runner.Simulation:
     name = f"datapath_{config.name}"
     return runner.compile_verilog(generate(Datapath(config), name=name), name, simulator)

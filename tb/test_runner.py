@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tb import runner
+from tb.conftest import installed
 
 BUFFER = """
 module buffer(clk, rst, i__valid, i__ready, i__payload, o__valid, o__ready, o__payload);
@@ -81,12 +82,21 @@ def test_loopback_passes(any_simulator: str, tmp_path: Path, stall: float) -> No
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_agents_find_faults(any_simulator: str, tmp_path: Path, fault: str) -> None:
+def test_agents_find_faults(icarus: str, tmp_path: Path, fault: str) -> None:
+    find_fault(icarus, tmp_path, fault)
+
+
+@pytest.mark.parametrize("fault", ["payload_changes", "payload_without_valid"])
+def test_agents_find_faults_without_x(verilator: str, tmp_path: Path, fault: str) -> None:
+    find_fault(verilator, tmp_path, fault)
+
+
+def find_fault(simulator: str, directory: Path, fault: str) -> None:
     good, bad, message = FAULTS[fault]
     assert BUFFER.count(good) == 1
-    simulation = runner.compile_verilog(BUFFER.replace(good, bad), "buffer", any_simulator)
+    simulation = runner.compile_verilog(BUFFER.replace(good, bad), "buffer", simulator)
     with pytest.raises(runner.SimulationError, match=message):
-        runner.run_bench(simulation, "tb.benches.loopback", {"items": 300, "stall": 0.5}, directory=tmp_path)
+        runner.run_bench(simulation, "tb.benches.loopback", {"items": 300, "stall": 0.5}, directory=directory)
 
 
 def test_unknown_output_fails_on_icarus(icarus: str, tmp_path: Path) -> None:
@@ -179,3 +189,13 @@ def test_compiled_once_and_safely_at_once(
     assert [path.name for path in (tmp_path / "sim").iterdir()] == [found[0].directory.name]
     monkeypatch.setattr(runner, "_build_icarus", None)
     assert runner.compile_verilog(BUFFER, "buffer", icarus) == found[0]
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", pytest.skip.Exception), ("1", pytest.fail.Exception)])
+def test_missing_simulator_skips_by_name_but_fails_in_ci(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ci: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="Icarus Verilog is not installed"):
+        installed("icarus")
