@@ -258,6 +258,17 @@ def test_late_stream(name, late):
     assert (logs["o_result"].offered[0] < start) == (late == "o_result")
 
 
+def test_a_word_leaves_the_drain_while_results_wait():
+    """The stage before the PACT units takes a word if it is free, even though they hold."""
+    config, rng = CONFIGS["single"], random.Random(10)
+    # The second position ends long after the first one's result has begun to wait.
+    tiles = [random_tile(rng, config, length=n, positions=1, use_skip=1, weight_bits=2) for n in (1, 30)]
+    logs = check(tiles, config, after={"o_result": 150})
+    assert logs["i_beat"].cycles[-1] < 150
+    assert [cycle < 150 for cycle in logs["i_skip"].cycles] == [True, True]
+    assert logs["o_result"].cycles[0] == 150
+
+
 @pytest.mark.parametrize("n", range(1, 9))
 @pytest.mark.parametrize(
     ("rows", "requant_lanes", "digit_bits"),
