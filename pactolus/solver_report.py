@@ -54,7 +54,7 @@ def write(channels: int, residuals: int, *, seed: int, path: Path, console: Cons
         cells = [str(cell) for cell in row]
         pairs = (f"{cells[at]}/{cells[at + 1]}" for at in range(4, 4 + 2 * len(shown), 2))
         table.add_row(*cells[:4], *pairs)
-    console.width = max(console.width, 100)
+    console.width = max(console.width, 106)
     console.print(table)
     wrong = sum(trial.wrong for group in groups.values() for trial in group)
     console.print(f"{channels + residuals} channels, {wrong} wrong codes; written to {path}.", highlight=False)
