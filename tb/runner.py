@@ -58,7 +58,7 @@ JOB = "PACTOLUS_JOB"
 SIMULATORS = ("verilator", "icarus")
 BUILD_LIMIT_S = 1200
 TIMESCALE = ("1ns", "1ps")
-VERILATOR_MAKE = ("OPT_FAST=-O2", "CFG_CXXFLAGS_PCH_I=-include")
+VERILATOR_MAKE = ("OPT_FAST=-O1", "CFG_CXXFLAGS_PCH_I=-include")
 """Arguments of make. The wheel's makefile leaves the option for precompiled headers empty, and designs of
 more than one file then do not compile."""
 
@@ -320,7 +320,10 @@ def run_bench(
         del environment[key]
     libpython = find_libpython.find_libpython()
     if libpython is None:
-        raise SimulationError(f"cocotb needs a Python with a shared library, which {sys.executable} has not")
+        raise SimulationError(
+            f"cocotb needs Python's shared library, which {sys.executable} does not come with: "
+            f"install it (on Debian, 'apt install libpython3-dev')"
+        )
     environment |= {
         JOB: str(directory / "job.json"),
         "GPI_USERS": f"{libpython};{cocotb_tools.config.pygpi_entry_point()}",

@@ -27,8 +27,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from golden import vectors
-from golden.network import Add, Conv2d, IntegerNetwork, MaxPool2d, NetworkError, Operation
-from hw.config import PRESETS, AcceleratorConfig, UnsupportedNetworkError
+from golden.network import Add, Conv2d, IntegerNetwork, MaxPool2d, Operation
+from hw.config import PRESETS, AcceleratorConfig
 from hw.datapath import Datapath
 from hw.verilog import generate
 from tb import runner
@@ -317,20 +317,21 @@ def run(
     Returns
     -------
     :class:`int`
-        Exit status: 0 when every compared result equals golden's, 1 when one does not or a simulation failed,
-        2 when what was asked for cannot be done. The reason is printed.
+        Exit status: 0 when every compared result equals golden's, 1 when one does not or a simulation failed; the
+        first difference of every network, or the failure, is printed.
+
+    Raises
+    ------
+    UsageError, NetworkError, UnsupportedNetworkError, ValueError
+        What was asked for cannot be done; one sentence, before anything is simulated.
+    tb.runner.MissingSimulator
+        The simulator is not installed.
     """
     console = console or Console()
-    try:
-        if config not in PRESETS:
-            raise UsageError(f"Config must be one of {', '.join(PRESETS)}, not {config!r}")
-        if simulator not in runner.SIMULATORS:
-            raise UsageError(f"Simulator must be one of {', '.join(runner.SIMULATORS)}, not {simulator!r}")
-        runner.check_simulator(simulator)
-        plans = [_plan(folder, PRESETS[config], frames, break_layer) for folder in _choose(networks)]
-    except (UsageError, NetworkError, UnsupportedNetworkError, runner.MissingSimulator) as error:
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return 2
+    if config not in PRESETS:
+        raise UsageError(f"Config must be one of {', '.join(PRESETS)}, not {config!r}")
+    runner.check_simulator(simulator)
+    plans = [_plan(folder, PRESETS[config], frames, break_layer) for folder in _choose(networks)]
     finished, errors = _run_all(plans, PRESETS[config], simulator, seed, console)
     for report in finished:
         reports.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from rich.console import Console
 
 from golden import vectors
 from golden.execute import execute
-from golden.network import Conv2d, IntegerNetwork
-from hw.config import PRESETS
+from golden.network import Conv2d, IntegerNetwork, NetworkError
+from hw.config import PRESETS, UnsupportedNetworkError
 from tb import examples, runner, simulate
 
 PLAIN = "random-plain-w3a3"
@@ -95,57 +96,54 @@ def test_break(verilator: str, folders: dict[str, Path], tmp_path: Path, network
     )
 
 
-def refused(status_and_text: tuple[int, str]) -> str:
-    status, text = status_and_text
-    assert status == 2
-    return text.strip()
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"config": "huge"}, f"Config must be one of {', '.join(PRESETS)}, not 'huge'"),
+        ({"simulator": "vcs"}, "Simulator must be one of verilator, icarus, not 'vcs'"),
+        ({"break_layer": "pool"}, f"Layer of {PLAIN} must be one of first, grouped, deep, last, not 'pool'"),
+        ({"frames": 0}, f"Frames must be between 1 and 2, which {PLAIN} has vectors for, not 0"),
+        ({"frames": 3}, f"Frames must be between 1 and 2, which {PLAIN} has vectors for, not 3"),
+    ],
+)
+def test_refusals(verilator: str, folders: dict[str, Path], arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        run(folders[PLAIN], **arguments)
 
 
-def test_refuses_unknown_names(verilator: str, folders: dict[str, Path]) -> None:
-    assert (
-        refused(run(folders[PLAIN], config="huge"))
-        == f"Config must be one of {', '.join(PRESETS)}, not 'huge'"
-    )
-    assert (
-        refused(run(folders[PLAIN], simulator="vcs"))
-        == "Simulator must be one of verilator, icarus, not 'vcs'"
-    )
-    assert refused(run("no-such-network")).startswith("Network must be a vector folder or one of ")
-    assert refused(run(folders[PLAIN], break_layer="pool")) == (
-        f"Layer of {PLAIN} must be one of first, grouped, deep, last, not 'pool'"
-    )
-
-
-@pytest.mark.parametrize("frames", [0, 3])
-def test_refuses_frames_without_vectors(verilator: str, folders: dict[str, Path], frames: int) -> None:
-    assert refused(run(folders[PLAIN], frames=frames)) == (
-        f"Frames must be between 1 and 2, which {PLAIN} has vectors for, not {frames}"
-    )
+def test_refuses_an_unknown_network(verilator: str) -> None:
+    with pytest.raises(
+        NetworkError, match=r"^Network must be a vector folder or one of .*, not 'no-such-network'$"
+    ):
+        run("no-such-network")
 
 
 def test_refuses_a_network_that_does_not_fit(
     verilator: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    narrow = replace(PRESETS["tiny"], name="narrow", acc_bits=8)
-    monkeypatch.setitem(simulate.PRESETS, "narrow", narrow)
-    text = refused(run(folders[PLAIN], config="narrow"))
-    assert text.startswith("Layer 'first' needs acc_bits of at least ") and text.endswith("'narrow' has 8")
+    monkeypatch.setitem(simulate.PRESETS, "narrow", replace(PRESETS["tiny"], name="narrow", acc_bits=8))
+    sentence = r"^Layer 'first' needs acc_bits of at least \d+, but configuration 'narrow' has 8$"
+    with pytest.raises(UnsupportedNetworkError, match=sentence):
+        run(folders[PLAIN], config="narrow")
 
 
 def test_says_when_a_layer_cannot_be_broken(verilator: str, tmp_path: Path) -> None:
     network = examples.residual_network(2)
     vectors.write(tmp_path / "dark", network, np.zeros((1, *network.input.shape), np.uint8), seed=0)
-    assert refused(run(tmp_path / "dark", break_layer="stem")) == (
-        f"Layer 'stem' of {RESIDUAL} cannot be broken: "
-        "no single weight changes any of its results on the frames simulated"
+    sentence = (
+        f"^Layer 'stem' of {RESIDUAL} cannot be broken: "
+        "no single weight changes any of its results on the frames simulated$"
     )
+    with pytest.raises(simulate.UsageError, match=sentence):
+        run(tmp_path / "dark", break_layer="stem")
 
 
 def test_missing_simulator_is_a_failure(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert refused(run(folders[PLAIN], simulator="icarus")).startswith("Icarus Verilog is not installed")
+    with pytest.raises(runner.MissingSimulator, match=r"^Icarus Verilog is not installed"):
+        run(folders[PLAIN], simulator="icarus")
 
 
 def test_failed_simulation_is_a_failure(
