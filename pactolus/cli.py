@@ -202,7 +202,7 @@ def train(
     import dataclasses
     import shlex
 
-    from sw.train import accuracy_table, study, write_accuracies
+    from sw.study import accuracy_table, study, write_accuracies
 
     console = Console()
     widths = [None if width == "fp32" else _width(width) for width in bits.split(",")]

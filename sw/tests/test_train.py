@@ -17,18 +17,8 @@ from golden.execute import execute
 from sw.data import digits
 from sw.export import export, export_checkpoint, integer_accuracy, logits
 from sw.layers import PactActivation, SymmetricActivation
-from sw.train import (
-    Accuracy,
-    TrainConfig,
-    accuracy,
-    accuracy_table,
-    load_checkpoint,
-    parameter_groups,
-    save_checkpoint,
-    study,
-    train,
-    write_accuracies,
-)
+from sw.study import Accuracy, accuracy_table, study, write_accuracies
+from sw.train import TrainConfig, accuracy, load_checkpoint, parameter_groups, save_checkpoint, train
 
 QUICK = TrainConfig(network="digits-residual", weight_bits=2, activation_bits=2, epochs=2, seed=3)
 
