@@ -115,8 +115,21 @@ class Datapath(wiring.Component):
             acc_bits=config.acc_bits,
             drain_rows=config.requant_lanes,
         )
+        self._units = [
+            PactUnit(
+                acc_bits=config.acc_bits,
+                multiplier_bits=config.multiplier_bits,
+                bias_bits=config.bias_bits,
+                max_shift=config.max_shift,
+                max_output_bits=config.max_output_bits,
+                skip_bits=config.max_output_bits,
+                skip_multiplier_bits=config.skip_multiplier_bits,
+                accumulator_out=True,
+            )
+            for _ in range(config.requant_lanes)
+        ]
         self.array_latency = self._array.latency
-        self.latency = self.array_latency + 2 + PactUnit.latency
+        self.latency = self.array_latency + 2 + self._units[0].latency
         beat = beat_layout(rows=config.rows, lanes=config.lanes, digit_bits=config.digit_bits)
         skip = data.ArrayLayout(config.max_output_bits, config.requant_lanes)
         super().__init__(
@@ -142,7 +155,7 @@ class Datapath(wiring.Component):
         capture = Signal()
         draining = Signal()
         draining_next = Signal()
-        group = Signal(range(self.groups))
+        group = Signal(range(max(2, self.groups)))
         last_group = Signal()
         drained_tile_last = Signal()
 
@@ -220,17 +233,8 @@ class Datapath(wiring.Component):
 
         # PACT units, in lockstep, and the word's `last` beside them.
         result = self.o_result
-        for lane in range(config.requant_lanes):
-            m.submodules[f"pact_unit_{lane}"] = unit = PactUnit(
-                acc_bits=config.acc_bits,
-                multiplier_bits=config.multiplier_bits,
-                bias_bits=config.bias_bits,
-                max_shift=config.max_shift,
-                max_output_bits=config.max_output_bits,
-                skip_bits=config.max_output_bits,
-                skip_multiplier_bits=config.skip_multiplier_bits,
-                accumulator_out=True,
-            )
+        for lane, unit in enumerate(self._units):
+            m.submodules[f"pact_unit_{lane}"] = unit
             record = constants.o[lane]
             m.d.comb += [
                 unit.i.valid.eq(corrected_valid),
@@ -246,7 +250,7 @@ class Datapath(wiring.Component):
             ]
             if lane == 0:
                 m.d.comb += [corrected_ready.eq(unit.i.ready), result.valid.eq(unit.o.valid)]
-        for cycle in range(PactUnit.latency):
+        for cycle in range(self._units[0].latency):
             delayed = Signal(name=f"result_last_{cycle}", reset_less=True)
             with m.If(corrected_ready):
                 m.d.sync += delayed.eq(last)
@@ -271,7 +275,7 @@ class _ConstantsBanks(wiring.Component):
         Records, ``rows`` per bank; ready while a bank is free.
     ready : ``Out(1)``
         The bank to read is loaded; ``output_bits``, ``weight_bits``, ``odd`` and ``use_skip`` are its tile's.
-    group : ``In(range(groups))``, ``read`` : ``In(1)``
+    group : ``In(range(max(2, groups)))``, ``read`` : ``In(1)``
         Read a word: ``o`` has it from the next cycle until the next read.
     release : ``In(1)``
         This read is the bank's last.
@@ -289,7 +293,7 @@ class _ConstantsBanks(wiring.Component):
             {
                 "i": In(stream.Signature(layout)),
                 "ready": Out(1),
-                "group": In(range(groups)),
+                "group": In(range(max(2, groups))),
                 "read": In(1),
                 "release": In(1),
                 "o": Out(data.ArrayLayout(self._record, config.requant_lanes)),
@@ -310,9 +314,10 @@ class _ConstantsBanks(wiring.Component):
         full = Signal(2)
         write_bank = Signal()
         read_bank = Signal()
-        row = Signal(range(rows))
-        write_group = Signal(range(self.groups))
-        write_lane = Signal(range(lanes))
+        # Of at least one bit, since Verilog has no vectors without bits.
+        row = Signal(range(max(2, rows)))
+        write_group = Signal(range(max(2, self.groups)))
+        write_lane = Signal(range(max(2, lanes)))
 
         def address(bank: Value, group: Value) -> Value:
             return Cat(group, bank) if self.groups > 1 else bank

@@ -46,7 +46,7 @@ class PactUnit(wiring.Component):
     Attributes
     ----------
     latency : :class:`int`
-        3: products, their sum, shift and clip.
+        2: sum; shift and clip. 3 with a residual operand: products; their sum; shift and clip.
 
     Members
     -------
@@ -65,8 +65,6 @@ class PactUnit(wiring.Component):
     :class:`ValueError`
         A parameter is outside its range.
     """
-
-    latency = 3
 
     def __init__(
         self,
@@ -97,6 +95,7 @@ class PactUnit(wiring.Component):
             raise ValueError(
                 f"Skip multiplier width must be 0 without a residual operand, not {skip_multiplier_bits!r}"
             )
+        self.latency = 3 if self.skip_bits else 2
         self.accumulator_out = bool(accumulator_out)
         if self.accumulator_out and self.output_bits is not None:
             raise ValueError(f"Output width must be None where accumulators pass, not {output_bits!r}")
@@ -124,8 +123,10 @@ class PactUnit(wiring.Component):
         advance = Signal()
         m.d.comb += [advance.eq(self.o.ready | ~self.o.valid), self.i.ready.eq(advance)]
 
-        def registered(value: Value, name: str) -> Signal:
+        def registered(value: Value, name: str) -> Value:
             """``value`` one cycle later, held while the pipeline is; of its full shape, so that nothing is cut off."""
+            if not len(value):
+                return value  # a shift that is always 0; Verilog has no vectors without bits
             register = Signal(Shape.cast(value.shape()), name=name, reset_less=True)
             with m.If(advance):
                 m.d.sync += register.eq(value)
@@ -136,20 +137,23 @@ class PactUnit(wiring.Component):
             for now, before in zip([*valid, self.o.valid], [self.i.valid, *valid], strict=True):
                 m.d.sync += now.eq(before)
 
-        # Cycle 1: the products. Each is the exact product of two signed numbers.
-        product = registered(item.acc * item.multiplier, "product")
-        rest = item.bias + item.skip * item.skip_multiplier if self.skip_bits else item.bias
-        rest = registered(rest, "rest")
-        shift = registered(item.shift, "shift_1")
-        bits = None if self.output_bits is not None else registered(item.output_bits, "output_bits_1")
-
-        # Cycle 2: their sum.
+        # The sum, exact since Amaranth's operators widen. One product takes B along in the same cycle; two products get
+        # a cycle of their own, since they would be too slow to be summed in it.
+        product: Value = item.acc * item.multiplier
+        rest: Value = item.bias
+        shift: Value = item.shift
+        bits: Value | None = item.output_bits if self.output_bits is None else None
+        if self.skip_bits:
+            product = registered(product, "product")
+            rest = registered(rest + item.skip * item.skip_multiplier, "rest")
+            shift = registered(shift, "shift_1")
+            bits = None if bits is None else registered(bits, "output_bits_1")
         total = registered(product + rest, "total")
         shift = registered(shift, "shift_2")
         bits = None if bits is None else registered(bits, "output_bits_2")
 
-        # Cycle 3: shift and clip. A negative sum gives 0, so only the bits of a positive one are shifted; of those that
-        # can no longer reach the code all that matters is whether there are any.
+        # The last cycle: shift and clip. A negative sum gives 0, so only the bits of a positive one are shifted; of
+        # those that can no longer reach the code all that matters is whether there are any.
         magnitude, negative = total[:-1], total[-1]
         reach = self.max_output_bits + (1 << len(shift)) - 1
         value, beyond = magnitude[:reach], magnitude[reach:].any()

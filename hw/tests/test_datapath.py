@@ -16,12 +16,13 @@ from amaranth.sim import Simulator
 from hw.config import PRESETS, AcceleratorConfig
 from hw.datapath import Datapath, constants_layout, result_layout
 from hw.tests.streams import Log, Streams, pack, run
+from hw.verilog import generate
 
 CONFIGS = {
     config.name: config
     for config in (
         PRESETS["tiny"],
-        AcceleratorConfig(name="binary", rows=5, lanes=3, digit_bits=1, acc_bits=20, requant_lanes=2),
+        AcceleratorConfig(name="binary", rows=7, lanes=3, digit_bits=1, acc_bits=20, requant_lanes=3),
         AcceleratorConfig(name="at_once", rows=3, lanes=2, digit_bits=4, acc_bits=24, requant_lanes=3),
         AcceleratorConfig(name="piped", rows=4, lanes=2, digit_bits=8, acc_bits=36, requant_lanes=1),
         AcceleratorConfig(name="single", rows=1, lanes=1, digit_bits=2, acc_bits=12, max_output_bits=4),
@@ -370,6 +371,15 @@ def test_results_by_hand():
     assert logs["o_result"].payloads == [65, 12 | 1 << 12]
 
 
+@pytest.mark.parametrize("change", [{}, {"max_shift": 0}])
+@pytest.mark.parametrize("name", ["single", "at_once"])
+def test_verilog_has_no_vectors_without_bits(name, change):
+    """A single row, lane or group is counted by nothing; Amaranth would write ``[-1:0]``, which is two bits."""
+    text = generate(Datapath(dataclasses.replace(CONFIGS[name], **change)))
+    assert "module datapath(" in text
+    assert "[-1:0]" not in text
+
+
 def test_layouts():
     config = CONFIGS["binary"]
     fields = {name: (field.offset, field.shape) for name, field in constants_layout(config)}
@@ -382,7 +392,7 @@ def test_layouts():
     assert [name for name, (_, shape) in fields.items() if getattr(shape, "signed", False)] == [
         "multiplier", "skip_multiplier", "bias",
     ]  # fmt: skip
-    assert result_layout(config) == data.StructLayout({"values": data.ArrayLayout(20, 2), "last": 1})
+    assert result_layout(config) == data.StructLayout({"values": data.ArrayLayout(20, 3), "last": 1})
 
 
 def test_init():

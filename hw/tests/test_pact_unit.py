@@ -36,6 +36,7 @@ UNITS: dict[str, dict[str, Any]] = {
         "skip_bits": 3,
         "skip_multiplier_bits": 20,
     },
+    "B wider than the product": SMALL | {"bias_bits": 10, "output_bits": 3},
     "fixed k below the largest": SMALL | {"output_bits": 2},
     "no shift": {"acc_bits": 6, "multiplier_bits": 2, "bias_bits": 3, "max_shift": 0, "max_output_bits": 16},
     "widest": {
@@ -226,7 +227,7 @@ def test_corners(name):
 
 
 @pytest.mark.parametrize(("source", "sink"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)])
-@pytest.mark.parametrize("name", ["datapath", "fixed k, skip"])
+@pytest.mark.parametrize("name", ["run-time k", "datapath", "fixed k, skip"])
 def test_stalls(name, source, sink):
     """Nothing is lost, repeated or reordered, and a code that waits does not change."""
     dut = PactUnit(**UNITS[name])
@@ -238,12 +239,13 @@ def test_stalls(name, source, sink):
         assert logs["i"].cycles == list(range(200))
 
 
-def test_valid_does_not_wait_for_ready():
+@pytest.mark.parametrize(("name", "latency"), [("run-time k", 2), ("datapath", 3)])
+def test_valid_does_not_wait_for_ready(name, latency):
     """With ready low the pipeline fills up and then holds; ready lets all of it go, an item a cycle."""
-    dut = PactUnit(**UNITS["datapath"])
+    dut = PactUnit(**UNITS[name])
     logs = check(dut, list(edges(dut, 10)), after={"o": 20})
-    assert logs["o"].offered[0] == dut.latency
-    assert logs["i"].cycles == [*range(dut.latency), *range(20, 27)]
+    assert logs["o"].offered[0] == dut.latency == latency
+    assert logs["i"].cycles == [*range(latency), *range(20, 30 - latency)]
     assert logs["o"].cycles == list(range(20, 30))
 
 
