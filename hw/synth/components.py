@@ -22,7 +22,6 @@ KINDS = ("array", "pact")
 """What ``components`` of the report chooses from."""
 
 WORD_BITS = 128
-ROWS = 16
 UNIT_ACC_BITS = 24
 
 # What lossless requantization took at these output widths, rounded up (2..5 bits at 2, 10..14 at 4, 17..23 at 8).
@@ -62,15 +61,15 @@ class Subject:
     @property
     def macs(self) -> int | None:
         """Digit products per cycle. Arrays only."""
-        return self.rows * self.lanes if self.rows and self.lanes else None
+        return None if self.rows is None or self.lanes is None else self.rows * self.lanes
 
     def _component(self) -> wiring.Component:
         if self.component == "mac_array":
-            assert self.rows and self.lanes and self.digit_bits
+            assert self.rows is not None and self.lanes is not None and self.digit_bits is not None
             return MacArray(
                 rows=self.rows, lanes=self.lanes, digit_bits=self.digit_bits, acc_bits=self.accumulator_bits
             )
-        assert self.output_bits
+        assert self.output_bits is not None
         if self.component == "threshold_unit":
             return ThresholdUnit(acc_bits=self.accumulator_bits, output_bits=self.output_bits)
         multiplier_bits = MULTIPLIER_BITS[self.output_bits]
@@ -91,7 +90,7 @@ class Subject:
 def arrays(
     digit_bits: Iterable[int] = DIGIT_WIDTHS,
     *,
-    rows: int = ROWS,
+    rows: int,
     lanes: int | None = None,
     accumulator_bits: int | None = None,
 ) -> list[Subject]:

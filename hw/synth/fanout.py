@@ -19,7 +19,7 @@ __all__ = ["LEAF", "WIDE_GATE", "buffer_trees"]
 LEAF = 24
 """Most loads of a buffer, and of a flip-flop, port or adder that needs none."""
 
-BRANCH = 8
+BRANCH = 12
 """Most buffers that a buffer or such a source drives."""
 
 WIDE_GATE = 48

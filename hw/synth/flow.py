@@ -8,13 +8,16 @@ Standard cells go through these steps:
    are written.
 2. Everything is flattened except the ``weight_register`` modules, whose area is reported apart. Equal cells are
    merged, flip-flops are not: the copies of a control bit that share its fan-out are there on purpose.
-3. Flip-flops are mapped, then ABC maps, buffers and sizes the rest. It always knows what drives an input and what an
-   output drives (``-constr``): otherwise it puts in no buffers.
-4. The netlist is counted, flattened whole and written for simulation and timing.
+3. Flip-flops are mapped and nets that fan out widely get buffer trees (:mod:`hw.synth.fanout`).
+4. ABC maps, buffers and sizes the rest, first for area and, should that miss the clock, a second time without
+   restructuring. It always knows what drives an input and what an output drives (``-constr``): otherwise it puts in no
+   buffers.
+5. The netlist is counted, flattened whole and written for simulation and timing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -39,28 +42,18 @@ FORMAT = 1
 
 GENERIC_GATES = "AND,NAND,OR,NOR,XOR,XNOR,ANDNOT,ORNOT,MUX"
 
-# ABC sees only what is between flip-flops and adder cells: a path is cut into buffers before the tree of adders, and
-# the carry propagation after it. Each part gets this share of the clock, the tree has the rest.
+# ABC does not see flip-flops, buffer trees and adder cells, so its paths get a part of the clock only. Without adders
+# that is nearly all of it; with them a path falls to pieces, and the carry propagation after the tree gets this much.
+SHARE_ALONE = 0.85
 SHARE_BESIDE_ADDERS = 0.25
 
-ABC_SCRIPT = (
-    "strash",
-    "&get -n",
-    "&fraig -x",
-    "&put",
-    "scorr",
-    "dc2",
-    "strash",
-    "&get -n",
-    "&dch -f",
-    "&nf {D}",
-    "&put",
-    "buffer -N 24 -G 600",
-    "topo",
-    "upsize {D}",
-    "dnsize {D}",
-    "stime -p",
-)
+# ABC's scripts, {D} being the option with the delay target. The first one restructures for area, which unravels the
+# prefix adders; the second one leaves the structure as it is.
+ABC_SCRIPTS = {
+    "small": "strash; &get -n; &fraig -x; &put; scorr; dc2; strash; &get -n; &dch -f; &nf {D}; &put",
+    "fast": "strash; &get -n; &nf {D}; &put",
+}
+ABC_SIZING = "buffer -N 24 -G 600; topo; upsize {D}; dnsize {D}; stime -p"
 
 
 class SynthesisError(RuntimeError):
@@ -183,14 +176,14 @@ def _adder_map(kind: str, adder: Adder | None) -> str:
 _MERGE = "opt_merge t:*dff* t:*DFF* %u %n"
 
 
-def _cells_script(target: Target, library: Library, top: str, clock_ns: float, has_adders: bool) -> dict[str, str]:
-    """The files of a run onto standard cells, by name; ``run.ys`` is the script."""
-    picoseconds = round(clock_ns * 1000 * (SHARE_BESIDE_ADDERS if has_adders else 1))
+def _cells_script(target: Target, library: Library, top: str, picoseconds: int) -> dict[str, str]:
+    """The files of a run onto standard cells, by name: ``prepare.ys``, then ``map_small.ys`` or ``map_fast.ys``."""
     avoid = " ".join(f"-dont_use {pattern}" for pattern in target.technology.avoid)
     ties = [library.tie(value) for value in (1, 0)]
     hilomap = "hilomap -singleton " + " ".join(
         f"-{flag} {tie[0]} {tie[1]}" for flag, tie in zip(("hicell", "locell"), ties) if tie
     )
+    values = {"avoid": avoid, "picoseconds": picoseconds, "hilomap": hilomap if all(ties) else ""}
     prepare = f"""
         read_verilog design.v
         read_verilog -overwrite adders.v
@@ -216,8 +209,8 @@ def _cells_script(target: Target, library: Library, top: str, clock_ns: float, h
         {_MERGE}
         memory
         opt_clean
-        techmap
         techmap -map adder_cells.v
+        techmap
         opt_expr -full
         {_MERGE}
         opt_dff -nodffe -nosdff
@@ -228,22 +221,26 @@ def _cells_script(target: Target, library: Library, top: str, clock_ns: float, h
         opt_clean
         write_json prepared.json
     """
-    mapping = f"""
+    mapping = """
         read_json buffered.json
-        abc -liberty liberty.lib {avoid} -constr abc.constr -D {picoseconds} -script abc.script
+        abc -liberty liberty.lib {avoid} -constr abc.constr -D {picoseconds} -script {script}.abc
         setundef -zero
-        {hilomap if all(ties) else ""}
+        {hilomap}
         opt_clean -purge
         check -mapped
         tee -q -o stat.json stat -json
+        setattr -mod -unset keep_hierarchy *
         flatten
         opt_clean -purge
         write_verilog -noattr -noexpr -nohex -simple-lhs netlist.v
     """
     return {
         "prepare.ys": prepare,
-        "map.ys": mapping,
-        "abc.script": "".join(f"{line}\n" for line in ABC_SCRIPT).replace("{D}", f"-D {picoseconds}"),
+        **{f"map_{script}.ys": mapping.format(script=script, **values) for script in ABC_SCRIPTS},
+        **{
+            f"{script}.abc": f"{commands}; {ABC_SIZING}\n".replace("; ", "\n").replace("{D}", f"-D {picoseconds}")
+            for script, commands in ABC_SCRIPTS.items()
+        },
         "abc.constr": f"set_driving_cell {library.driver.name}\nset_load {library.load}\n",
         "fold.v": _FOLD,
         "adder_cells.v": _adder_map("full", library.full_adder) + _adder_map("half", library.half_adder),
@@ -276,6 +273,7 @@ def _generic_script(top: str) -> dict[str, str]:
         setundef -zero
         opt_clean -purge
         tee -q -o stat.json stat -json
+        setattr -mod -unset keep_hierarchy *
         flatten
         opt_clean -purge
         write_verilog -noattr netlist.v
@@ -290,6 +288,7 @@ def _fpga_script(target: Target, top: str) -> dict[str, str]:
         setattr -mod -set keep_hierarchy 1 *weight_register*
         {target.technology.synth} -top {top}
         tee -q -o stat.json stat -json
+        setattr -mod -unset keep_hierarchy *
         flatten
         opt_clean -purge
         write_verilog -noattr netlist.v
@@ -322,6 +321,8 @@ def _count(stat: dict, top: str, target: Target, folder: Path) -> Netlist:
         counts: dict[str, int] = {}
         for cell, count in modules[name].items():
             cell = cell.removeprefix("\\")
+            if cell == "$scopeinfo":  # remembers a flattened module, and is no cell
+                continue
             if cell not in modules:
                 inside = {cell: 1} if weights == ("weight_register" in name) else {}
             else:
@@ -376,9 +377,12 @@ def synthesize(verilog: str, top: str, target: Target, *, build: Path, clock_ns:
     """
     library = target.library
     adders = _bitwise_adders(verilog)
-    has_adders = library is not None and library.full_adder is not None and "module full_adders" in adders
+    has_adder_cells = library is not None and library.full_adder is not None and "module full_adders" in adders
+    picoseconds = round(
+        (clock_ns or target.technology.clock_ns) * 1000 * (SHARE_BESIDE_ADDERS if has_adder_cells else SHARE_ALONE)
+    )
     if library is not None:
-        files = _cells_script(target, library, top, clock_ns or target.technology.clock_ns, has_adders)
+        files = _cells_script(target, library, top, picoseconds)
     elif target.technology.kind is Kind.FPGA:
         files = _fpga_script(target, top)
     else:
@@ -397,28 +401,41 @@ def synthesize(verilog: str, top: str, target: Target, *, build: Path, clock_ns:
     if result.is_file():
         return Netlist(**json.loads(result.read_text()) | {"folder": str(folder)})
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    if target.liberty is not None:
-        liberty_file(target, build)
-        link = folder / "liberty.lib"
-        link.unlink(missing_ok=True)
-        link.symlink_to(os.path.relpath(liberty_file(target, build), folder))
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        if library is None:
-            _run_yosys("run.ys", folder, top, scratch)
-        else:
-            _run_yosys("prepare.ys", folder, top, scratch)
-            prepared = json.loads((folder / "prepared.json").read_text())
-            buffer_trees(prepared, top, library)
-            (folder / "buffered.json").write_text(json.dumps(prepared))
-            _run_yosys("map.ys", folder, top, scratch)
-    netlist = _count(json.loads((folder / "stat.json").read_text()), top, target, folder)
-    partial = folder / "result.part"
-    partial.write_text(json.dumps(asdict(netlist), indent=1))
-    partial.replace(result)
+    # Made beside its place and moved there whole, since another process may be at the same. A failure moves too.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    try:
+        for name, text in files.items():
+            (work / name).write_text(text)
+        if target.liberty is not None:
+            (work / "liberty.lib").symlink_to(os.path.relpath(liberty_file(target, build), work))
+        _map(work, top, library, picoseconds)
+        netlist = _count(json.loads((work / "stat.json").read_text()), top, target, folder)
+        (work / "result.json").write_text(json.dumps(asdict(netlist), indent=1))
+    finally:
+        for scratch in ("prepared.json", "buffered.json"):
+            (work / scratch).unlink(missing_ok=True)
+        if not result.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                work.rename(folder)
+        shutil.rmtree(work, ignore_errors=True)
     return netlist
+
+
+def _map(folder: Path, top: str, library: Library | None, picoseconds: int) -> None:
+    """Run the scripts in ``folder``; they leave ``stat.json`` and ``netlist.v`` there."""
+    if library is None:
+        _run_yosys("run.ys", folder, top)
+        return
+    _run_yosys("prepare.ys", folder, top)
+    netlist = json.loads((folder / "prepared.json").read_text())
+    buffer_trees(netlist, top, library)
+    (folder / "buffered.json").write_text(json.dumps(netlist))
+    log = _run_yosys("map_small.ys", folder, top)
+    delays = re.findall(r"^ABC: .*\bDelay = +([\d.]+) ps", log, re.MULTILINE)
+    if delays and float(delays[-1]) > picoseconds:
+        _run_yosys("map_fast.ys", folder, top)
 
 
 def liberty_file(target: Target, build: Path) -> Path:
@@ -428,22 +445,25 @@ def liberty_file(target: Target, build: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as part:
             part.write(target.liberty or "")
-        shutil.move(part.name, path)
+        Path(part.name).rename(path)
     return path
 
 
-def _run_yosys(script: str, folder: Path, top: str, scratch: str) -> None:
+def _run_yosys(script: str, folder: Path, top: str) -> str:
+    """Run a script in ``folder`` and return its log."""
     log = folder / f"{script}.log"
-    with log.open("w") as output:
+    with log.open("w") as output, tempfile.TemporaryDirectory() as scratch:
         status = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("_yosys.py")), script],
             cwd=folder,
-            env=os.environ | {"TMPDIR": scratch},
+            env=os.environ | {"TMPDIR": scratch},  # ABC's files, and a cache of libraries that no version clears
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             check=False,
         ).returncode
+    text = log.read_text(errors="replace")
     if status:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-        raise SynthesisError(f"Yosys failed on {top!r} with status {status}; the end of {log}:\n{tail}")
+        tail = "\n".join(text.splitlines()[-12:])
+        raise SynthesisError(f"Yosys failed on {top!r} with status {status}; the end of its log ({script}):\n{tail}")
+    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,26 @@ from hw.synth.technology import Kind, Target
 if TYPE_CHECKING:
     from hw.synth.report import Row
 
-__all__ = ["area"]
+__all__ = ["FORMS", "Form", "area"]
 
 INK = "#1b2a38"
 FAINT = "#8a97a3"
 ARRAY = "#0b6e8a"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a form of the PACT unit is called and drawn."""
+
+    label: str
+    colour: str
+    marker: str
+
+
 FORMS = {
-    "pact_unit": ("multiply–shift, k at run time", "#7a4fa3", "o"),
-    "pact_unit_fixed": ("multiply–shift, k fixed", "#b58bd6", "s"),
-    "threshold_unit": ("thresholds", "#d9822b", "D"),
+    "threshold_unit": Form("thresholds", "#d9822b", "D"),
+    "pact_unit_fixed": Form("multiply-shift, k fixed", "#b58bd6", "s"),
+    "pact_unit": Form("multiply-shift, k at run time", "#7a4fa3", "o"),
 }
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -164,15 +176,15 @@ def _draw_arrays(axis: Any, rows: Sequence[Row], floor: float | None, unit: str)
 def _draw_units(axis: Any, forms: dict[str, list[Row]], unit: str) -> None:
     widths = sorted({row.output_bits or 0 for rows in forms.values() for row in rows})
     for name, rows in forms.items():
-        label, colour, marker = FORMS[name]
+        form = FORMS[name]
         axis.plot(
             [row.output_bits for row in rows],
             [row.cost for row in rows],
-            color=colour,
-            marker=marker,
+            color=form.colour,
+            marker=form.marker,
             markersize=5.5,
             linewidth=1.8,
-            label=label,
+            label=form.label,
             zorder=3,
         )
         last = rows[-1]
@@ -184,7 +196,7 @@ def _draw_units(axis: Any, forms: dict[str, list[Row]], unit: str) -> None:
             textcoords="offset points",
             ha="center",
             va="bottom" if above else "top",
-            color=colour,
+            color=form.colour,
             fontsize=8.5,
         )
     _ticks(axis.xaxis, widths)
@@ -196,4 +208,4 @@ def _draw_units(axis: Any, forms: dict[str, list[Row]], unit: str) -> None:
     axis.set_ylabel(f"{unit} per unit, constants from outside")
     some = next(iter(forms.values()))[0]
     axis.set_title(f"PACT unit: {some.accumulator_bits}-bit accumulators", fontsize=9)
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="lower right", reverse=True)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from hw.synth import plot, timing
-from hw.synth.components import DIGIT_WIDTHS, KINDS, OUTPUT_WIDTHS, ROWS, Subject, arrays, units
+from hw.synth.components import DIGIT_WIDTHS, KINDS, OUTPUT_WIDTHS, Subject, arrays, units
 from hw.synth.flow import synthesize
 from hw.synth.technology import Kind, Target, resolve
 
@@ -130,7 +130,7 @@ def run(
     components: Iterable[str] = KINDS,
     digit_bits: Iterable[int] = DIGIT_WIDTHS,
     output_bits: Iterable[int] = OUTPUT_WIDTHS,
-    rows: int = ROWS,
+    rows: int | None = None,
     lanes: int | None = None,
     accumulator_bits: int | None = None,
     clock_ns: float | None = None,
@@ -151,7 +151,9 @@ def run(
         Of ``array`` and ``pact``.
     digit_bits, output_bits : iterables of :class:`int`
         Widths of the arrays and of the PACT units.
-    rows, lanes, accumulator_bits
+    rows : :class:`int` or ``None``
+        Of the arrays; ``None``: 16, on FPGAs 4.
+    lanes, accumulator_bits
         Of the arrays, as of :func:`hw.synth.components.arrays`.
     clock_ns : :class:`float` or ``None``
         Clock target; ``None``: the technology's.
@@ -181,7 +183,12 @@ def run(
     target = resolve(pdk, liberty)
     subjects: list[Subject] = []
     if "array" in chosen:
-        subjects += arrays(digit_bits, rows=rows, lanes=lanes, accumulator_bits=accumulator_bits)
+        subjects += arrays(
+            digit_bits,
+            rows=target.technology.rows if rows is None else rows,
+            lanes=lanes,
+            accumulator_bits=accumulator_bits,
+        )
     if "pact" in chosen:
         subjects += units(output_bits)
     no_delay = timing.unavailable(target)
@@ -224,43 +231,55 @@ def _write_csv(rows: Sequence[Row], path: Path) -> None:
             writer.writerow({name: "" if value is None else value for name, value in asdict(row).items()})
 
 
-def _text(value: float | int | str | None, digits: int = 0) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:,.{digits}f}".replace(",", " ")
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def _text(value: float | None, digits: int = 0) -> str:
+    return "" if value is None else f"{value:,.{digits}f}".replace(",", "\N{NO-BREAK SPACE}")
 
 
 def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
-    """The arrays' table, then the units'."""
+    """The arrays' table, then the units'. 80 columns are enough."""
     kind = target.technology.kind
-    per_mac = {Kind.CELLS: "µm²/MAC", Kind.FPGA: "LUTs/MAC", Kind.GENERIC: "cells/MAC"}[kind]
+    unit = {Kind.CELLS: "area", Kind.FPGA: "LUTs", Kind.GENERIC: "cells"}[kind]
     clock = rows[0].clock_ns if rows else None
-    suffix = f"{target.technology.title}" + (f", clock target {clock:g} ns" if clock else "")
+    suffix = target.technology.title + (f", clock target {clock:g} ns" if clock else "")
+    delays = any(row.delay_ns is not None for row in rows)
+    units = (["Areas in µm²"] if kind is Kind.CELLS else []) + (["delays in ns"] if delays else [])
+    headings = [*(["area"] if kind is Kind.CELLS else ["LUTs"] if kind is Kind.FPGA else []), "cells", "FFs"]
 
     def costs(row: Row) -> list[str]:
-        area = [_text(row.area_um2)] if kind is Kind.CELLS else []
-        luts = [_text(row.luts)] if kind is Kind.FPGA else []
-        return [*area, *luts, _text(row.cells), _text(row.ffs)]
+        first = [] if kind is Kind.GENERIC else [row.cost]
+        return [_text(value) for value in (*first, row.cells, row.ffs)]
 
-    cost_headings = [*(["area µm²"] if kind is Kind.CELLS else ["LUTs"] if kind is Kind.FPGA else []), "cells", "FFs"]
-    delays = any(row.delay_ns is not None for row in rows)
+    def table(title: str, names: Sequence[str]) -> Table:
+        made = Table(
+            title=f"{title}: {suffix}",
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for name in (*names, *(["delay"] if delays else [])):
+            made.add_column(name, justify="left" if name == "form" else "right", no_wrap=True)
+        return made
 
     selected = [row for row in rows if row.macs]
     if selected:
-        table = _table(f"Array: {suffix}")
-        weights = "weights µm²" if kind is Kind.CELLS else "weight FFs"
-        for heading in ("d", "rows×lanes", "acc", per_mac, "16 ÷ d", *cost_headings, weights):
-            table.add_column(heading, justify="right", no_wrap=True)
-        if delays:
-            table.add_column("delay ns", justify="right", no_wrap=True)
+        made = table(
+            f"Array of {selected[0].rows} rows",
+            (
+                "d",
+                "lanes",
+                "acc",
+                f"{unit}/MAC",
+                "16 ÷ d",
+                *headings,
+                "weights" if kind is Kind.CELLS else "weight FFs",
+            ),
+        )
         for row in selected:
-            table.add_row(
+            made.add_row(
                 _text(row.digit_bits),
-                f"{row.rows}×{row.lanes}",
+                _text(row.lanes),
                 _text(row.accumulator_bits),
                 _text(row.cost_per_mac, 2),
                 _text(row.ratio_to_16, 1),
@@ -268,33 +287,24 @@ def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
                 _text(row.weight_register_um2 if kind is Kind.CELLS else row.weight_register_ffs),
                 *([_text(row.delay_ns, 2)] if delays else []),
             )
-        console.print(table)
+        console.print(made)
         console.print(
-            "Per MAC, one d×d digit product: with activation registers, ones row, buffers, accumulators\n"
-            "and drain registers; the weight registers are apart. 16 ÷ d: how many times denser than d = 16."
+            "A MAC is one product of d-bit digits. Activation registers, ones row, buffers,\n"
+            "accumulators and drain registers are counted; the weight registers are apart.\n"
+            "16 ÷ d: how many times denser than d = 16.\n"
         )
     selected = [row for row in rows if not row.macs]
     if selected:
-        table = _table(f"PACT unit: {suffix}")
-        table.add_column("form", no_wrap=True)
-        for heading in ("k", "acc", *cost_headings):
-            table.add_column(heading, justify="right", no_wrap=True)
-        if delays:
-            table.add_column("delay ns", justify="right", no_wrap=True)
+        made = table("PACT unit", ("form", "k", "acc", *headings))
         for row in selected:
-            table.add_row(
-                FORMS[row.component],
+            made.add_row(
+                plot.FORMS[row.component].label,
                 _text(row.output_bits),
                 _text(row.accumulator_bits),
                 *costs(row),
                 *([_text(row.delay_ns, 2)] if delays else []),
             )
-        console.print(table)
-        console.print("Per unit; the constants come from outside.")
-
-
-FORMS = {
-    "threshold_unit": "thresholds",
-    "pact_unit_fixed": "multiply-shift, k fixed",
-    "pact_unit": "multiply-shift, k at run time",
-}
+        console.print(made)
+        console.print("One unit for k-bit codes; its constants come from outside.\n")
+    if units:
+        console.print(f"{', '.join(units)}.")

@@ -45,6 +45,8 @@ class Technology:
         Regular expression that the name in the library group of its Liberty matches. Cells only.
     avoid : tuple of :class:`str`
         Glob patterns of cells that no design should use (delay lines, probes, power-domain cells).
+    rows : :class:`int`
+        Rows of the arrays in the report: fewer on FPGAs, which take Yosys far longer.
     synth : :class:`str`
         The Yosys command of an FPGA. Multipliers stay in lookup tables, so that all widths are counted in one coin.
     """
@@ -55,6 +57,7 @@ class Technology:
     clock_ns: float = 0.0
     library: str = ""
     avoid: tuple[str, ...] = ()
+    rows: int = 16
     synth: str = ""
 
 
@@ -88,12 +91,13 @@ TECHNOLOGIES = {
         ),
         Technology(name="asap7", title="ASAP7 7.5-track RVT", kind=Kind.CELLS, clock_ns=1.0, library="asap7sc7p5t"),
         Technology(name="ihp", title="IHP SG13G2", kind=Kind.CELLS, clock_ns=8.0, library="sg13g2"),
-        Technology(name="ice40", title="Lattice iCE40", kind=Kind.FPGA, synth="synth_ice40"),
-        Technology(name="ecp5", title="Lattice ECP5", kind=Kind.FPGA, synth="synth_ecp5 -nodsp -noiopad"),
+        Technology(name="ice40", title="Lattice iCE40", kind=Kind.FPGA, rows=4, synth="synth_ice40"),
+        Technology(name="ecp5", title="Lattice ECP5", kind=Kind.FPGA, rows=4, synth="synth_ecp5 -nodsp -noiopad"),
         Technology(
             name="xilinx",
             title="Xilinx 7 series",
             kind=Kind.FPGA,
+            rows=4,
             synth="synth_xilinx -nodsp -noiopad -nosrl -noclkbuf",
         ),
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hw.synth.flow import Netlist, liberty_file
@@ -49,7 +52,9 @@ def unavailable(target: Target) -> str | None:
 
 
 def analyze(netlist: Netlist, target: Target, *, build: Path, clock: str = "clk") -> Timing:
-    """Time ``netlist`` with ``target``'s Liberty. Takes about a second, and longer to read a large Liberty.
+    """Time ``netlist`` with ``target``'s Liberty, or return what was found before, kept beside the netlist.
+
+    Takes seconds, most of them to read the Liberty.
 
     Raises
     ------
@@ -76,21 +81,25 @@ set_load {library.load} [all_outputs]
 report_checks -path_delay max -digits 6
 exit
 """
-    (Path(netlist.folder) / "timing.tcl").write_text(script)
-    try:
-        result = subprocess.run(
-            [COMMAND, "-no_splash", "-exit", "timing.tcl"],
-            cwd=netlist.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise TimingError(f"OpenSTA must end within {TIMEOUT_S} s on {netlist.top!r}, and did not") from None
+    digest = hashlib.sha256(script.encode() + netlist.verilog.read_bytes()).hexdigest()
+    stored = Path(netlist.folder) / f"timing-{digest[:16]}.json"
+    if stored.is_file():
+        return Timing(**json.loads(stored.read_text()))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "timing.tcl").write_text(script)
+        try:
+            result = subprocess.run(
+                [COMMAND, "-no_splash", "-exit", "timing.tcl"],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise TimingError(f"OpenSTA must end within {TIMEOUT_S} s on {netlist.top!r}, and did not") from None
     report = result.stdout + result.stderr
-    (Path(netlist.folder) / "timing.log").write_text(report)
     slack = re.search(r"^\s*(-?[\d.]+)\s+slack \(", report, re.MULTILINE)
     start = re.search(r"^Startpoint: (\S+)", report, re.MULTILINE)
     end = re.search(r"^Endpoint: (\S+)", report, re.MULTILINE)
@@ -98,4 +107,9 @@ exit
     if result.returncode or not (slack and start and end) or re.search(r"^Error", report, re.MULTILINE):
         tail = "\n".join(report.splitlines()[-8:])
         raise TimingError(f"OpenSTA failed on {netlist.top!r}; the end of its output:\n{tail}")
-    return Timing(delay_ns=round(1000 - float(slack[1]), 3), start=start[1], end=end[1])
+    (Path(netlist.folder) / "timing.log").write_text(report)
+    timing = Timing(delay_ns=round(1000 - float(slack[1]), 3), start=start[1], end=end[1])
+    with tempfile.NamedTemporaryFile("w", dir=netlist.folder, delete=False) as part:
+        json.dump(asdict(timing), part)
+    Path(part.name).rename(stored)
+    return timing
