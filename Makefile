@@ -10,6 +10,7 @@ PDK     ?= mini
 LIBERTY ?=
 
 BIN := $(VENV)/bin
+comma := ,
 # One stamp per extra: installing an extra again is cheap, torch comes only with training and the tests.
 install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(1)]'
 
@@ -58,5 +59,5 @@ $(VENV)/.sim $(VENV)/.synth $(VENV)/.train: $(VENV)/.%: $(BIN)/python pyproject.
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing what 'make test' needs ..."
-	@$(call install,sim,synth,train,test)
+	@$(call install,sim$(comma)synth$(comma)train$(comma)test)
 	@touch $@ $(VENV)/.sim $(VENV)/.synth $(VENV)/.train
