@@ -32,7 +32,7 @@ synth: $(VENV)/.synth  ## area per bit width: table, CSV, plot (PDK= LIBERTY=)
 	@$(BIN)/pactolus synth --pdk $(PDK) $(if $(LIBERTY),--liberty $(LIBERTY))
 
 test: $(VENV)/.test  ## every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto
 
 lint: $(VENV)/.test  ## ruff and mypy
 	@$(BIN)/ruff check .
