@@ -45,7 +45,7 @@ class Timing:
 def unavailable(target: Target) -> str | None:
     """Why there will be no delays, in one sentence; ``None`` where there will."""
     if target.library is None:
-        return f"No delays: {target.technology.title} comes without a Liberty."
+        return f"No delays: there is no Liberty for {target.technology.title}."
     if shutil.which(COMMAND) is None:
         return f"No delays: OpenSTA ({COMMAND}) is not installed (Debian: apt install opensta)."
     return None

@@ -284,7 +284,7 @@ def test_technologies_without_areas(pdk, luts, tmp_path):
 
 
 def test_no_delays(monkeypatch):
-    assert timing.unavailable(resolve("ice40")) == "No delays: Lattice iCE40 comes without a Liberty."
+    assert timing.unavailable(resolve("ice40")) == "No delays: there is no Liberty for Lattice iCE40."
     monkeypatch.setattr(timing.shutil, "which", lambda command: None)
     assert timing.unavailable(resolve()) == "No delays: OpenSTA (sta) is not installed (Debian: apt install opensta)."
 

@@ -91,7 +91,7 @@ def test_generic(tmp_path):
     assert row.cells > 100
     assert row.full_adders > 10
     assert row.cost_per_mac == row.cells / 4
-    assert "No delays: generic gates comes without a Liberty." in text
+    assert "No delays: there is no Liberty for generic gates." in text
     assert "cells/MAC" in text
 
 
