@@ -160,7 +160,7 @@ def synth(
     components: Annotated[str, typer.Option(help="What to synthesize.")] = "array,pact",
     digit_bits: Annotated[str, typer.Option(help="Digit widths of the arrays.")] = "1,2,4,8,16",
     output_bits: Annotated[str, typer.Option(help="Output widths of the PACT units.")] = "1,2,3,4,8",
-    rows: Annotated[int, typer.Option(help="Rows of the arrays.")] = 16,
+    rows: Annotated[int | None, typer.Option(help="Rows of the arrays; by technology if not given.")] = None,
     lanes: Annotated[int | None, typer.Option(help="Lanes of the arrays; by digit width if not given.")] = None,
     accumulator_bits: Annotated[int | None, typer.Option(help="Of the arrays; 2d + 12 if not given.")] = None,
     clock_ns: Annotated[float | None, typer.Option(help="Clock target in ns; the technology's if not given.")] = None,
