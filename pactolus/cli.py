@@ -237,7 +237,10 @@ def export(
         str | None, typer.Option(help="Preset whose widths the constants must fit; as wide as needed if not given.")
     ] = None,
 ) -> None:
-    """Turn a checkpoint into an integer network and its golden vectors, and report on every layer."""
+    """Turn a checkpoint into an integer network and its golden vectors, and report on every layer.
+
+    Exit status 1: integer codes differ from the model's own forward in float64 (narrow widths can make them).
+    """
     from golden.requantize import INT64
     from hw.config import preset
     from sw.export import export_checkpoint
@@ -249,6 +252,10 @@ def export(
     console = Console()
     console.print(result.report.table())
     console.print(f"Golden vectors are in {folder}.", highlight=False, soft_wrap=True)
+    different = sum(layer.float64_differences for layer in result.report.layers)
+    if different:
+        console.print(f"{different} codes differ from the model's forward in float64.", highlight=False)
+        raise typer.Exit(1)
 
 
 @report_app.command()

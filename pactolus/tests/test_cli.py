@@ -131,3 +131,22 @@ def test_train_export_simulate(tmp_path):
     pactolus("export", checkpoint, "-o", "mine", cwd=tmp_path)
     assert first == {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
     assert "0 mismatches" in pactolus("sim", "mine", "--config", "tiny", cwd=tmp_path).stdout
+
+
+def test_export_into_narrow_widths_says_what_differs(tmp_path, monkeypatch):
+    """Constants that are too narrow are used, counted, and end in status 1."""
+    from typer.testing import CliRunner
+
+    from hw.config import PRESETS, AcceleratorConfig
+    from pactolus.cli import app
+    from sw.train import TrainConfig, save_checkpoint, train
+
+    narrow = AcceleratorConfig(name="narrow", rows=1, lanes=1, digit_bits=1, multiplier_bits=4, bias_bits=16)
+    monkeypatch.setitem(PRESETS, "narrow", narrow)
+    checkpoint = tmp_path / "c.safetensors"
+    save_checkpoint(train(TrainConfig(network="digits-plain", weight_bits=4, activation_bits=4, epochs=1)), checkpoint)
+    arguments = ["export", str(checkpoint), "-o", str(tmp_path / "v")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    result = CliRunner().invoke(app, [*arguments, "--config", "narrow"])
+    assert result.exit_code == 1
+    assert re.search(r"^[1-9]\d* codes differ from the model's forward in float64\.$", result.stdout, re.MULTILINE)
