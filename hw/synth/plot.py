@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hw.synth.liberty import Library
+from hw.synth.row import Row
 from hw.synth.technology import Kind, Target
-
-if TYPE_CHECKING:
-    from hw.synth.report import Row
 
 __all__ = ["FORMS", "Form", "area"]
 

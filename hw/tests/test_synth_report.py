@@ -13,7 +13,8 @@ from rich.console import Console
 from hw.synth import timing
 from hw.synth.components import Subject, arrays, units
 from hw.synth.plot import area as draw
-from hw.synth.report import Row, run
+from hw.synth.report import run
+from hw.synth.row import Row
 from hw.synth.technology import resolve
 from hw.tests.synth_support import full_liberty
 
