@@ -108,18 +108,20 @@ class ExportReport:
     layers: tuple[LayerReport, ...]
 
     def table(self) -> rich.table.Table:
-        """The report for people: bits of weights, input and output codes, accumulator, M, M_skip and B, and so on."""
-        titles = ("layer", "output", "W", "in", "out", "acc", "M", "Mskip", "B", "S", "lost", "compared",
-                  "ties", "≠ f64", "≠ f32")
-        table = rich.table.Table(title=f"{self.network}: bits needed, and agreement on the sample", box=rich.box.SIMPLE,
-                                 padding=(0, 1, 0, 0))
+        """The report for people: bits of weights, input and output codes, accumulator, M, M_skip and B, and so on.
+
+        Fits 80 columns with layer names of up to 17 characters.
+        """
+        titles = ("layer", "W", "in", "out", "acc", "M", "Ms", "B", "S", "lost", "ties", "≠ f64", "≠ f32")
+        table = rich.table.Table(title=f"{self.network}: bits needed, and agreement on the sample",
+                                 box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for title in titles:
-            table.add_column(title, justify="left" if title in ("layer", "output") else "right", no_wrap=True)
+            table.add_column(title, justify="left" if title == "layer" else "right", no_wrap=True)
         for layer in self.layers:
             fields = dataclasses.asdict(layer)
-            shape = "×".join(str(n) for n in layer.shape)
-            cells = [fields[f.name] for f in dataclasses.fields(layer) if f.name not in ("name", "tensor", "shape")]
-            table.add_row(layer.name, shape, *("" if cell is None else str(cell) for cell in cells))
+            hidden = ("name", "tensor", "shape", "compared")
+            cells = [fields[f.name] for f in dataclasses.fields(layer) if f.name not in hidden]
+            table.add_row(layer.name, *("" if cell is None else str(cell) for cell in cells))
         return table
 
     def widths(self) -> dict[str, int]:
