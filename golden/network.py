@@ -316,6 +316,18 @@ class Conv2d:
         """Names of the tensors that the operation reads."""
         return (self.input,) if self.skip is None else (self.input, self.skip)
 
+    def accumulator_bounds(self, source: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Smallest and largest accumulator that the actual weights can reach, int64 (O,) each.
+
+        Every code of ``source``, the operation's input, may take any value from 0 to 2**bits - 1, independently.
+        """
+        weights = self.weights
+        positions = source.shape[1] * source.shape[2] if self.broadcast else 1
+        step = source.max_code * positions
+        low = np.minimum(weights, 0).sum(axis=(1, 2, 3)) * step
+        high = np.maximum(weights, 0).sum(axis=(1, 2, 3)) * step
+        return low, high
+
 
 @dataclass(frozen=True, eq=False)
 class MaxPool2d:
@@ -609,17 +621,8 @@ class IntegerNetwork:
         raise NetworkError(f"Operation of network {self.name!r} must be one of {names}, not {name!r}")
 
     def accumulator_bounds(self, operation: Conv2d) -> tuple[np.ndarray, np.ndarray]:
-        """Smallest and largest accumulator that the actual weights can reach, int64 (O,) each.
-
-        Every input code may take any value from 0 to 2**bits - 1, independently.
-        """
-        source = self.tensor(operation.input)
-        weights = operation.weights
-        positions = source.shape[1] * source.shape[2] if operation.broadcast else 1
-        step = source.max_code * positions
-        low = np.minimum(weights, 0).sum(axis=(1, 2, 3)) * step
-        high = np.maximum(weights, 0).sum(axis=(1, 2, 3)) * step
-        return low, high
+        """:meth:`Conv2d.accumulator_bounds` for the operation's own input."""
+        return operation.accumulator_bounds(self.tensor(operation.input))
 
 
 def signed_width(low: int, high: int) -> int:

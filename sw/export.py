@@ -632,7 +632,7 @@ class _Builder:
         operation = dataclasses.replace(result.operation, name=self._operation_name(result.operation.name),
                                         output=output.name)
         slope, offset = self._fold(result, output.scale, output.zero_point)
-        lo, hi = _bounds(operation, result, slope, offset)
+        lo, hi = operation.accumulator_bounds(result.source)
         slopes = [Fraction(s) for s in slope.tolist()]
         weight_sums = operation.weights.sum(axis=(1, 2, 3)) * _positions(result)
         offsets = [Fraction(o) - s * result.source.zero_point * int(w)
@@ -681,7 +681,7 @@ class _Builder:
             value.operation.weights.sum(axis=(1, 2, 3))
         operation = dataclasses.replace(value.operation, name=self._operation_name(value.operation.name),
                                         output=self.labels[source])
-        lo, hi = _bounds(operation, value, slope, offset)
+        lo, hi = operation.accumulator_bounds(value.source)
         width = signed_width(int(lo.min()), int(hi.max()))
         output = Tensor(self.labels[source], value.shape, Kind.ACCUMULATOR, width, slope=slope, offset=offset)
         self._emit(operation, output, source, self._layer(operation, value, None, width))
@@ -709,13 +709,6 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 def _positions(result: _Result) -> int:
     """How many times each weight is used for one output."""
     return result.source.shape[1] * result.source.shape[2] if result.operation.broadcast else 1
-
-
-def _bounds(operation: Conv2d, result: _Result, slope: np.ndarray, offset: np.ndarray
-            ) -> tuple[np.ndarray, np.ndarray]:
-    """Reachable accumulators, asked of a network of this one operation."""
-    output = Tensor(operation.output, result.shape, Kind.ACCUMULATOR, 63, slope=slope, offset=offset)
-    return IntegerNetwork("bounds", (result.source, output), (operation,)).accumulator_bounds(operation)
 
 
 def _with_constants(layer: LayerReport, constants: Requantize, solutions: Sequence[Solution]) -> LayerReport:

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from golden import vectors
 from golden.network import Add, Conv2d, IntegerNetwork, MaxPool2d, Operation
-from hw.config import PRESETS, AcceleratorConfig
+from hw.config import AcceleratorConfig, preset
 from hw.datapath import Datapath
 from hw.verilog import generate
 from tb import runner
@@ -328,11 +328,10 @@ def run(
         The simulator is not installed.
     """
     console = console or Console()
-    if config not in PRESETS:
-        raise UsageError(f"Config must be one of {', '.join(PRESETS)}, not {config!r}")
+    chosen = preset(config)
     runner.check_simulator(simulator)
-    plans = [_plan(folder, PRESETS[config], frames, break_layer) for folder in _choose(networks)]
-    finished, errors = _run_all(plans, PRESETS[config], simulator, seed, console)
+    plans = [_plan(folder, chosen, frames, break_layer) for folder in _choose(networks)]
+    finished, errors = _run_all(plans, chosen, simulator, seed, console)
     for report in finished:
         reports.mkdir(parents=True, exist_ok=True)
         name = re.sub(r"[^\w.-]", "_", report.network)

@@ -121,7 +121,7 @@ def test_refuses_an_unknown_network(verilator: str) -> None:
 def test_refuses_a_network_that_does_not_fit(
     verilator: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(simulate.PRESETS, "narrow", replace(PRESETS["tiny"], name="narrow", acc_bits=8))
+    monkeypatch.setitem(PRESETS, "narrow", replace(PRESETS["tiny"], name="narrow", acc_bits=8))
     sentence = r"^Layer 'first' needs acc_bits of at least \d+, but configuration 'narrow' has 8$"
     with pytest.raises(UnsupportedNetworkError, match=sentence):
         run(folders[PLAIN], config="narrow")

@@ -63,22 +63,7 @@ class NetworkMaker:
                     strict=True,
                 )
             )
-        probe = IntegerNetwork(
-            "probe",
-            (
-                source,
-                Tensor(
-                    f"{name}_out",
-                    (channels, *size),
-                    Kind.ACCUMULATOR,
-                    63,
-                    slope=np.ones(channels),
-                    offset=np.zeros(channels),
-                ),
-            ),
-            (operation,),
-        )
-        lo, hi = probe.accumulator_bounds(operation)
+        lo, hi = operation.accumulator_bounds(source)
         if accumulator:
             self.tensors.append(
                 Tensor(

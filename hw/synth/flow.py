@@ -175,6 +175,16 @@ def _adder_map(kind: str, adder: Adder | None) -> str:
 
 _MERGE = "opt_merge t:*dff* t:*DFF* %u %n"
 
+_FLATTEN = f"""proc
+        setattr -mod -set keep_hierarchy 1 *weight_register*
+        flatten
+        opt_expr -full
+        repeat techmap -map fold.v t:pactolus_full_adder t:pactolus_half_adder; opt_expr -full; opt_clean
+        {_MERGE}
+        opt_muxtree
+        opt_reduce"""
+"""One module but for the weight registers, with adders of constant inputs folded: cells and generic gates begin so."""
+
 
 def _cells_script(target: Target, library: Library, top: str, picoseconds: int) -> dict[str, str]:
     """The files of a run onto standard cells, by name: ``prepare.ys``, then ``map_small.ys`` or ``map_fast.ys``."""
@@ -189,14 +199,7 @@ def _cells_script(target: Target, library: Library, top: str, picoseconds: int) 
         read_verilog -overwrite adders.v
         read_liberty -lib -ignore_miss_func liberty.lib
         hierarchy -check -top {top}
-        proc
-        setattr -mod -set keep_hierarchy 1 *weight_register*
-        flatten
-        opt_expr -full
-        repeat techmap -map fold.v t:pactolus_full_adder t:pactolus_half_adder; opt_expr -full; opt_clean
-        {_MERGE}
-        opt_muxtree
-        opt_reduce
+        {_FLATTEN}
         {_MERGE}
         opt_dff -nodffe -nosdff
         opt_clean
@@ -252,14 +255,7 @@ def _generic_script(top: str) -> dict[str, str]:
         read_verilog design.v
         read_verilog -overwrite adders.v
         hierarchy -check -top {top}
-        proc
-        setattr -mod -set keep_hierarchy 1 *weight_register*
-        flatten
-        opt_expr -full
-        repeat techmap -map fold.v t:pactolus_full_adder t:pactolus_half_adder; opt_expr -full; opt_clean
-        {_MERGE}
-        opt_muxtree
-        opt_reduce
+        {_FLATTEN}
         opt_dff -nodffe -nosdff
         opt_clean
         booth

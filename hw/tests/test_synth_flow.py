@@ -3,7 +3,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -15,6 +14,7 @@ from hw.synth.fanout import BRANCH, LEAF, buffer_trees
 from hw.synth.flow import SynthesisError, synthesize
 from hw.synth.technology import resolve
 from hw.tests.synth_support import LIBERTY, cell_models, full_liberty
+from hw.tests.tools import tool
 from hw.verilog import generate
 
 
@@ -41,8 +41,7 @@ def assert_same(netlist, design, target, tmp_path, *, cycles, steady):
     The netlist's registers begin with random values; ``steady`` fixes inputs for the first cycles, so that they get
     those of the RTL. Comparison begins later, and counts an X as a difference.
     """
-    if shutil.which("iverilog") is None:
-        pytest.skip("Icarus Verilog is not installed")
+    tool("iverilog")
     top = netlist.top
     ports = _ports(design, top)
     mapped = netlist.verilog.read_text()
@@ -291,8 +290,7 @@ def test_no_delays(monkeypatch):
 
 def test_delay(tmp_path):
     target = resolve()
-    if timing.unavailable(target):
-        pytest.skip("OpenSTA is not installed")
+    tool("sta")
     design = """
         module top(input clk, x, output reg y);
           reg [1:0] q;
@@ -307,8 +305,7 @@ def test_delay(tmp_path):
 
 def test_timing_error(tmp_path):
     target = resolve()
-    if timing.unavailable(target):
-        pytest.skip("OpenSTA is not installed")
+    tool("sta")
     netlist = synthesize("module top(input clk, x, output y); assign y = x; endmodule", "top", target, build=tmp_path)
     netlist.verilog.write_text("module top(;\n")
     with pytest.raises(timing.TimingError, match=r"^OpenSTA failed on 'top'; the end of its output:\n"):

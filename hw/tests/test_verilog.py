@@ -5,7 +5,6 @@ import importlib.util
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from amaranth.sim import Simulator
 from hw.config import PRESETS
 from hw.dot_product import DotProduct
 from hw.mac_array import MacArray, MacRow
+from hw.tests.tools import tool
 from hw.verilog import GenerateError, generate, write_if_changed
 
 
@@ -187,16 +187,6 @@ def test_write_if_changed(tmp_path):
     assert path.stat().st_mtime_ns == stamp
     assert write_if_changed(path, "two")
     assert path.read_text() == "two"
-
-
-def tool(name):
-    """Path of a program; absent it skips the test, but not where the environment says that it must be there."""
-    path = shutil.which(name)
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{name} is not installed")
-        pytest.skip(f"{name} is not installed")
-    return path
 
 
 def amaranth_outputs(dut, stimulus):
