@@ -27,6 +27,9 @@ DIGIT_WIDTHS = (1, 2, 4, 8, 16)
 MAX_SHIFT = 62
 MAX_OUTPUT_BITS = 16
 MAX_WIDTH = 64
+MAX_WEIGHT_DEPTH = (1 << 16) - 1
+MAX_ACTIVATION_DEPTH = 1 << 24
+STREAM_WIDTHS = (32, 64, 128, 256, 512, 1024)
 
 
 class UnsupportedNetworkError(ValueError):
@@ -77,6 +80,9 @@ _TITLES = {
     "max_shift": "Largest shift",
     "max_output_bits": "Largest output width",
     "requant_lanes": "Number of requantizer lanes",
+    "weight_depth": "Weight depth",
+    "activation_depth": "Activation depth",
+    "stream_bits": "Stream width",
 }
 
 
@@ -105,6 +111,13 @@ class AcceleratorConfig:
         Largest width of an output code and of a residual operand's code, 1 to 16 and at most ``acc_bits``.
     requant_lanes : :class:`int`
         Accumulators requantized per cycle, 1 to ``rows``.
+    weight_depth : :class:`int`
+        Weight words of a row in each half of its bank, 1 to 65535.
+    activation_depth : :class:`int`
+        Words of ``lanes`` digits in the activation buffer, 2 to 2**24.
+    stream_bits : :class:`int`
+        Data width of the AXI4-Streams: 32, 64, 128, 256, 512 or 1024. An accelerator needs at least
+        ``lanes * digit_bits``.
 
     Raises
     ------
@@ -125,6 +138,9 @@ class AcceleratorConfig:
     max_shift: int = 48
     max_output_bits: int = 8
     requant_lanes: int = 1
+    weight_depth: int = 512
+    activation_depth: int = 8192
+    stream_bits: int = 64
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -142,6 +158,13 @@ class AcceleratorConfig:
         self._check("max_shift", 0, MAX_SHIFT)
         self._check("max_output_bits", 1, min(MAX_OUTPUT_BITS, self.acc_bits))
         self._check("requant_lanes", 1, self.rows)
+        self._check("weight_depth", 1, MAX_WEIGHT_DEPTH)
+        self._check("activation_depth", 2, MAX_ACTIVATION_DEPTH)
+        self._check("stream_bits", STREAM_WIDTHS[0], STREAM_WIDTHS[-1])
+        if self.stream_bits not in STREAM_WIDTHS:
+            raise ValueError(
+                f"Stream width must be one of {', '.join(map(str, STREAM_WIDTHS))}, not {self.stream_bits!r}"
+            )
 
     def _check(self, field: str, low: int, high: int | None = None) -> None:
         object.__setattr__(self, field, checked_integer(_TITLES[field], getattr(self, field), low, high))
@@ -155,6 +178,25 @@ class AcceleratorConfig:
             bias_bits=self.bias_bits,
             max_shift=self.max_shift,
         )
+
+    def check_accelerator(self) -> None:
+        """Refuse parameters that an array may have and an accelerator around it may not.
+
+        Raises
+        ------
+        :class:`ValueError`
+            ``requant_lanes`` does not divide ``rows`` and ``lanes``, or a stream word does not hold an activation word.
+        """
+        if self.rows % self.requant_lanes or self.lanes % self.requant_lanes:
+            raise ValueError(
+                f"Number of requantizer lanes of an accelerator must divide {self.rows} rows and {self.lanes} lanes, "
+                f"not {self.requant_lanes}"
+            )
+        if self.stream_bits < self.lanes * self.digit_bits:
+            raise ValueError(
+                f"Stream width of an accelerator must be at least {self.lanes * self.digit_bits}, "
+                f"an activation word, not {self.stream_bits}"
+            )
 
     def check(self, network: IntegerNetwork) -> None:
         """Refuse a network with a convolution or linear layer that this hardware cannot compute exactly.
@@ -188,10 +230,21 @@ class AcceleratorConfig:
 PRESETS = {
     config.name: config
     for config in (
-        AcceleratorConfig(name="tiny", rows=4, lanes=4, digit_bits=2, requant_lanes=2),
+        AcceleratorConfig(
+            name="tiny",
+            rows=4,
+            lanes=4,
+            digit_bits=2,
+            requant_lanes=2,
+            weight_depth=1024,
+            activation_depth=4096,
+            stream_bits=32,
+        ),
         AcceleratorConfig(name="small", rows=16, lanes=16, digit_bits=4, requant_lanes=4),
-        AcceleratorConfig(name="wide", rows=64, lanes=64, digit_bits=2, requant_lanes=8),
-        AcceleratorConfig(name="int8", rows=16, lanes=16, digit_bits=8, requant_lanes=4),
+        AcceleratorConfig(
+            name="wide", rows=64, lanes=64, digit_bits=2, requant_lanes=8, weight_depth=256, stream_bits=128
+        ),
+        AcceleratorConfig(name="int8", rows=16, lanes=16, digit_bits=8, requant_lanes=4, stream_bits=128),
     )
 }
 """The named configurations: ``tiny`` for tests, ``small``, ``wide`` for 2-bit networks, ``int8``. The widths of their

@@ -24,6 +24,9 @@ def test_init():
         "bias_bits": 40,
         "max_shift": 30,
         "max_output_bits": 8,
+        "weight_depth": 512,
+        "activation_depth": 8192,
+        "stream_bits": 64,
     }
     assert config.widths.multiplier_bits == 18
     assert config.widths.skip_multiplier_bits == 20
@@ -63,6 +66,10 @@ def test_numpy_integers_become_int():
             "Largest output width must be between 1 and 8, not 9",
         ),
         ({"requant_lanes": 7}, ValueError, "Number of requantizer lanes must be between 1 and 6, not 7"),
+        ({"weight_depth": 0}, ValueError, "Weight depth must be between 1 and 65535, not 0"),
+        ({"activation_depth": 1}, ValueError, "Activation depth must be between 2 and 16777216, not 1"),
+        ({"stream_bits": 31}, ValueError, "Stream width must be between 32 and 1024, not 31"),
+        ({"stream_bits": 96}, ValueError, "Stream width must be one of 32, 64, 128, 256, 512, 1024, not 96"),
     ],
 )
 def test_init_wrong(change, kind, text):
@@ -70,7 +77,28 @@ def test_init_wrong(change, kind, text):
         AcceleratorConfig(**GOOD | change)
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"requant_lanes": 3, "rows": 6, "lanes": 8},
+            "Number of requantizer lanes of an accelerator must divide 6 rows and 8 lanes, not 3",
+        ),
+        (
+            {"rows": 4, "lanes": 64, "digit_bits": 2, "stream_bits": 64},
+            "Stream width of an accelerator must be at least 128, an activation word, not 64",
+        ),
+    ],
+)
+def test_check_accelerator(change, text):
+    config = AcceleratorConfig(**GOOD | change)
+    with raises(ValueError, text):
+        config.check_accelerator()
+
+
 def test_presets():
+    for config in PRESETS.values():
+        config.check_accelerator()
     assert {name: (c.rows, c.lanes, c.digit_bits) for name, c in PRESETS.items()} == {
         "tiny": (4, 4, 2),
         "small": (16, 16, 4),
