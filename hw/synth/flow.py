@@ -26,7 +26,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -186,7 +186,9 @@ _FLATTEN = f"""proc
 """One module but for the weight registers, with adders of constant inputs folded: cells and generic gates begin so."""
 
 
-def _cells_script(target: Target, library: Library, top: str, picoseconds: int) -> dict[str, str]:
+def _cells_script(
+    target: Target, library: Library, top: str, picoseconds: int, black_boxes: Sequence[str]
+) -> dict[str, str]:
     """The files of a run onto standard cells, by name: ``prepare.ys``, then ``map_small.ys`` or ``map_fast.ys``."""
     avoid = " ".join(f"-dont_use {pattern}" for pattern in target.technology.avoid)
     ties = [library.tie(value) for value in (1, 0)]
@@ -198,6 +200,7 @@ def _cells_script(target: Target, library: Library, top: str, picoseconds: int) 
         read_verilog design.v
         read_verilog -overwrite adders.v
         read_liberty -lib -ignore_miss_func liberty.lib
+        {" ".join(["blackbox", *black_boxes]) if black_boxes else ""}
         hierarchy -check -top {top}
         {_FLATTEN}
         {_MERGE}
@@ -307,7 +310,7 @@ def _luts(cells: Mapping[str, int]) -> int:
     )
 
 
-def _count(stat: dict, top: str, target: Target, folder: Path) -> Netlist:
+def _count(stat: dict, top: str, target: Target, folder: Path, black_boxes: Sequence[str]) -> Netlist:
     """The result, from what Yosys counted per module."""
     modules = {name.removeprefix("\\"): module["num_cells_by_type"] for name, module in stat["modules"].items()}
     library = target.library
@@ -317,7 +320,7 @@ def _count(stat: dict, top: str, target: Target, folder: Path) -> Netlist:
         counts: dict[str, int] = {}
         for cell, count in modules[name].items():
             cell = cell.removeprefix("\\")
-            if cell == "$scopeinfo":  # remembers a flattened module, and is no cell
+            if cell == "$scopeinfo" or cell in black_boxes:  # the former remembers a flattened module
                 continue
             if cell not in modules:
                 inside = {cell: 1} if weights == ("weight_register" in name) else {}
@@ -355,7 +358,15 @@ def _count(stat: dict, top: str, target: Target, folder: Path) -> Netlist:
     )
 
 
-def synthesize(verilog: str, top: str, target: Target, *, build: Path, clock_ns: float | None = None) -> Netlist:
+def synthesize(
+    verilog: str,
+    top: str,
+    target: Target,
+    *,
+    build: Path,
+    clock_ns: float | None = None,
+    black_boxes: Sequence[str] = (),
+) -> Netlist:
     """Map the module ``top`` of ``verilog`` onto ``target``.
 
     Deterministic for one version of pyosys. The result is kept under ``build``, in a folder named by the hash of all
@@ -365,20 +376,26 @@ def synthesize(verilog: str, top: str, target: Target, *, build: Path, clock_ns:
     ----------
     clock_ns : :class:`float` or ``None``
         Clock period that ABC works for; ``None``: the technology's. Without effect where there are no delays.
+    black_boxes : sequence of :class:`str`
+        Modules below ``top`` that are left out, neither mapped nor counted. Standard cells only.
 
     Raises
     ------
     :class:`SynthesisError`
         Yosys failed; the message has the end of its log.
+    :class:`ValueError`
+        Black boxes were asked for and the target has no standard cells.
     """
     library = target.library
+    if black_boxes and library is None:
+        raise ValueError(f"Black boxes need a technology of standard cells, not {target.name!r}")
     adders = _bitwise_adders(verilog)
     has_adder_cells = library is not None and library.full_adder is not None and "module full_adders" in adders
     picoseconds = round(
         (clock_ns or target.technology.clock_ns) * 1000 * (SHARE_BESIDE_ADDERS if has_adder_cells else SHARE_ALONE)
     )
     if library is not None:
-        files = _cells_script(target, library, top, picoseconds)
+        files = _cells_script(target, library, top, picoseconds, black_boxes)
     elif target.technology.kind is Kind.FPGA:
         files = _fpga_script(target, top)
     else:
@@ -406,7 +423,7 @@ def synthesize(verilog: str, top: str, target: Target, *, build: Path, clock_ns:
         if target.liberty is not None:
             (work / "liberty.lib").symlink_to(os.path.relpath(liberty_file(target, build), work))
         _map(work, top, library, picoseconds)
-        netlist = _count(json.loads((work / "stat.json").read_text()), top, target, folder)
+        netlist = _count(json.loads((work / "stat.json").read_text()), top, target, folder, black_boxes)
         (work / "result.json").write_text(json.dumps(asdict(netlist), indent=1))
     finally:
         for scratch in ("prepared.json", "buffered.json"):
