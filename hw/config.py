@@ -8,7 +8,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from golden.network import Conv2d, IntegerNetwork, signed_width
+from golden.network import Conv2d, IntegerNetwork, Tensor, signed_width
 from golden.requantize import Widths
 
 __all__ = [
@@ -207,24 +207,29 @@ class AcceleratorConfig:
             One sentence with the layer's name, the width that it needs and the width that there is.
         """
         for op in network.operations:
-            if not isinstance(op, Conv2d):
-                continue
-            low, high = network.accumulator_bounds(op)
-            needs = [("acc_bits", _signed_bits(np.concatenate([low, high])))]
-            if op.requantize is not None:
-                needs.append(("max_output_bits", network.tensor(op.output).bits))
-                needs.append(("multiplier_bits", _signed_bits(op.requantize.multiplier)))
-                needs.append(("bias_bits", _signed_bits(op.requantize.bias)))
-                needs.append(("max_shift", int(op.requantize.shift.max())))
-                if op.skip is not None and op.requantize.skip_multiplier is not None:
-                    needs.append(("max_output_bits", network.tensor(op.skip).bits))
-                    needs.append(("skip_multiplier_bits", _signed_bits(op.requantize.skip_multiplier)))
-            for field, need in needs:
-                if need > getattr(self, field):
-                    raise UnsupportedNetworkError(
-                        f"Layer {op.name!r} needs {field} of at least {need}, "
-                        f"but configuration {self.name!r} has {getattr(self, field)}"
-                    )
+            if isinstance(op, Conv2d):
+                skip = None if op.skip is None else network.tensor(op.skip)
+                self.check_layer(op, network.tensor(op.input), network.tensor(op.output), skip)
+
+    def check_layer(self, operation: Conv2d, source: Tensor, output: Tensor, skip: Tensor | None) -> None:
+        """Refuse one convolution or linear layer as :meth:`check` does, its tensors given."""
+        low, high = operation.accumulator_bounds(source)
+        needs = [("acc_bits", _signed_bits(np.concatenate([low, high])))]
+        constants = operation.requantize
+        if constants is not None:
+            needs.append(("max_output_bits", output.bits))
+            needs.append(("multiplier_bits", _signed_bits(constants.multiplier)))
+            needs.append(("bias_bits", _signed_bits(constants.bias)))
+            needs.append(("max_shift", int(constants.shift.max())))
+            if skip is not None and constants.skip_multiplier is not None:
+                needs.append(("max_output_bits", skip.bits))
+                needs.append(("skip_multiplier_bits", _signed_bits(constants.skip_multiplier)))
+        for field, need in needs:
+            if need > getattr(self, field):
+                raise UnsupportedNetworkError(
+                    f"Layer {operation.name!r} needs {field} of at least {need}, "
+                    f"but configuration {self.name!r} has {getattr(self, field)}"
+                )
 
 
 PRESETS = {
