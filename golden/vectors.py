@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import numpy as np
 from safetensors.numpy import load as deserialize
 from safetensors.numpy import save as serialize
 
+import golden.generated
 from golden import file
 from golden.execute import execute
 from golden.network import Conv2d, IntegerNetwork, NetworkError
@@ -142,18 +144,54 @@ def committed() -> list[str]:
     return sorted(path.parent.name for path in NETWORKS.glob("*/manifest.json"))
 
 
-def find(name: str | os.PathLike[str]) -> Path:
-    """The folder of a committed network's name, or of a path to a vector folder.
+def find(name: str | os.PathLike[str], generated: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of a committed network's name, of a generated network's name, or of a path to a vector folder.
+
+    Parameters
+    ----------
+    name : :class:`str` or path
+        What to look for, in this order: committed, a path, generated.
+    generated : path or ``None``
+        Where the folders of generated networks (:data:`golden.generated.NAMES`) are written. They are made anew, and
+        what is there stays untouched if it is the same. ``None``: generated names are not known.
 
     Raises
     ------
     NetworkError
-        If there is neither; the sentence lists the committed names.
+        If there is neither; the sentence lists the names.
     """
     for folder in (NETWORKS / name, Path(name)):
         if (folder / "manifest.json").is_file():
             return folder
-    raise NetworkError(f"Network must be a vector folder or one of {', '.join(committed())}, not {str(name)!r}")
+    names = committed()
+    if generated is not None:
+        made = golden.generated.generate(str(name))
+        if made is not None:
+            network, x, seed = made
+            return _write_whole(Path(generated) / network.name, network, x, seed)
+        names += golden.generated.NAMES
+    raise NetworkError(f"Network must be a vector folder or one of {', '.join(names)}, not {str(name)!r}")
+
+
+def _write_whole(folder: Path, network: IntegerNetwork, x: np.ndarray, seed: int) -> Path:
+    """:func:`write`, so that somebody who reads ``folder`` at the same time never sees half of it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        made = Path(temporary) / folder.name
+        write(made, network, x, seed=seed)
+        while True:
+            try:
+                made.rename(folder)
+                break
+            except OSError:  # the folder is there
+                if _same_file(folder / "manifest.json", made / "manifest.json"):
+                    break
+                folder.rename(tempfile.mkdtemp(dir=temporary))
+    return folder
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    return a.is_file() and a.read_bytes() == b.read_bytes()
 
 
 def _sha256(path: Path) -> str:
