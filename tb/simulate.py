@@ -114,7 +114,7 @@ class _Plan:
 
 
 def _choose(names: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    chosen = [vectors.find(name) for name in (names or vectors.committed())]
+    chosen = [vectors.find(name, runner.BUILD / "vectors") for name in (names or vectors.committed())]
     if not chosen:
         raise UsageError("Network must be given, since no network is committed")
     return chosen
