@@ -58,7 +58,7 @@ WIDTHS = Widths(36, 46, 56, 48)
 NAMES = ("resnet20", "random-SEED")
 """What :func:`generate` knows."""
 CALIBRATION_FRAMES = 4
-WORK = (1_500, 16_000)
+WORK = (2_000, 24_000)
 """Least and most :meth:`NetworkSpec.work` that :func:`random_spec` aims at."""
 MAX_WORDS = 1_000
 """Most words of weights for one output, and most words of one tensor, of :func:`random_spec`'s networks."""
