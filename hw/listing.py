@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["listing"]
 
 LEGEND = """\
-Addresses are words of the buffer. "reads A (x, y) of W×H": the first tap, in a map W wide and H high; "pad c/n": a
-position outside holds code c, in n lanes of a pixel's last word. "loops", innermost first, are name·iterations(dx, dy,
-address): what each iteration but the first adds, the way back of the loops inside included. "writes A+s×n": n pixels,
-s words apart; "slot" is the first group of lanes that a tile fills."""
+Addresses are words of the buffer. "weights": two's complement ("signed") or on the odd grid. "reads A (x, y) of W×H":
+the first tap, in a map W wide and H high; "pad c/n": a position outside holds code c, in n lanes of a pixel's last
+word. "loops", innermost first, are name·iterations(dx, dy, address): what each iteration but the first adds, the way
+back of the loops inside included. "writes A+s×n": n pixels, s words apart; "slot": which requantizer-wide group of
+lanes of the first word the tile begins in."""
 
 
 def listing(program: Program) -> str:
@@ -113,7 +114,7 @@ def _describe(command: Command, program: Program) -> str:
         words = fields["words_last"] + 1
         return " | ".join([f"{_span(fields['address'], words)}, {words} words", *flags])
     parts = [
-        f"weights {fields['weight_bits']} bits {'odd' if fields['odd'] else 'two'}, "
+        f"weights {fields['weight_bits']}-bit {'odd' if fields['odd'] else 'signed'}, "
         f"{_count(fields['weight_digits_last'] + 1, 'digit')} of {_count(fields['plane'], 'word')} a row",
         f"reads {_address(fields['input_address'])} ({fields['x']}, {fields['y']}) of "
         f"{fields['width']}×{fields['height']}, {_count(fields['activation_digits_last'] + 1, 'digit')}, "

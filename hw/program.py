@@ -8,7 +8,7 @@ the output stream back into tensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -144,6 +144,16 @@ class Program:
         if self.packed is not None:
             codes = pack_frame(codes, self.packed, self.network.input)
         return [pack_tensor(codes, self.source, self.config)]
+
+    def encode(self, tensors: Mapping[str, np.ndarray]) -> list[list[int]]:
+        """The packets that the output stream must bring: what :meth:`decode` takes apart.
+
+        Parameters
+        ----------
+        tensors : :class:`dict`
+            By name, (C, H, W): at least those of :attr:`outputs`.
+        """
+        return [pack_tensor(tensors[name], self.network.tensor(name), self.config) for name, _ in self.outputs]
 
     def decode(self, packets: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
         """The tensors out of the packets of the output stream.

@@ -120,6 +120,37 @@ def sim(
 
 
 @app.command()
+def program(
+    network: Annotated[str, typer.Argument(help="A committed network or a folder of vectors.")],
+    config: Annotated[str, typer.Option(help="Preset of the hardware.")] = "small",
+    show: Annotated[bool, typer.Option("--list", help="Print the commands for reading; write only with -o.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Store every layer's output, not the last one only.")] = False,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of input to write.")] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; build/programs/NETWORK-CONFIG if not given.")
+    ] = None,
+) -> None:
+    """Build a network's program: its stream, its input and the expected output as .hex files, and a listing."""
+    from golden import vectors
+    from hw import program_files
+    from hw.config import preset
+    from hw.program import build
+
+    integers, tensors = vectors.read(vectors.find(network))
+    built = build(integers, preset(config), trace=trace)
+    if show:
+        print(built.listing(), end="")
+        if output is None:
+            return
+    available = len(tensors[integers.input.name])
+    if frames > available:
+        raise ValueError(f"Frames must be between 1 and {available}, those of the vectors, not {frames}")
+    folder = output or BUILD / "programs" / f"{integers.name}-{config}"
+    program_files.write(folder, built, {name: values[:frames] for name, values in tensors.items()})
+    print(f"{folder}: {len(built.commands)} commands, {len(built.words())} words of {built.config.stream_bits} bits")
+
+
+@app.command()
 def verilog(
     config: Annotated[str, typer.Option(help="Preset of the hardware.")] = "small",
     component: Annotated[Component, typer.Option(help="Which part of it.")] = Component.DATAPATH,
@@ -185,9 +216,7 @@ def synth(
 
 @app.command()
 def train(
-    networks: Annotated[
-        list[str] | None, typer.Argument(help="digits-plain, digits-residual; both if none.")
-    ] = None,
+    networks: Annotated[list[str] | None, typer.Argument(help="digits-plain, digits-residual; both if none.")] = None,
     bits: Annotated[
         str, typer.Option(help="Bits of the middle layers' weights and activations, and fp32 for the baseline.")
     ] = "fp32,8,4,3,2",

@@ -39,7 +39,9 @@ def test_version():
     assert pactolus("--version").stdout == f"pactolus {version('pactolus')}\n"
 
 
-@pytest.mark.parametrize("command", ["", "sim", "synth", "train", "export", "verilog", "report", "report solver"])
+@pytest.mark.parametrize(
+    "command", ["", "sim", "program", "synth", "train", "export", "verilog", "report", "report solver"]
+)
 def test_every_command_has_help(command):
     assert "Usage" in pactolus(*command.split(), "--help").stdout
 
@@ -81,6 +83,18 @@ def test_sim_breaks_and_reports(tmp_path):
         assert layer["compared"] > 0 or layer["reason"]
 
 
+def test_program(tmp_path):
+    """Listed, the program is read; else its files are written, for as many frames as wanted."""
+    listing = pactolus("program", "digits-plain-w4a4", "--config", "tiny", "--list", cwd=tmp_path).stdout
+    assert listing.startswith("Program of digits-plain-w4a4 for tiny: 4 rows, 4 lanes, 2-bit digits.\n")
+    assert not list(tmp_path.iterdir())
+    done = pactolus("program", "digits-plain-w4a4", "--config", "tiny", "--frames", "2", cwd=tmp_path)
+    folder = tmp_path / "build/programs/digits-plain-w4a4-tiny"
+    assert (folder / "listing.txt").read_text(encoding="utf-8") == listing
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["frames"] == 2 and f"{manifest['program_words']} words of 32 bits" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -89,6 +103,8 @@ def test_sim_breaks_and_reports(tmp_path):
         ("sim digits-plain-w2a2 --break conv9", "Layer of digits-plain-w2a2 must be one of conv1, conv2, conv3, "),
         ("sim digits-plain-w2a2 --frames 99", "Frames must be between 1 and "),
         ("verilog --config huge", "Config must be one of tiny, small, wide, int8, not 'huge'"),
+        ("program nothing", "Network must be a vector folder or one of digits-plain-w2a2, "),
+        ("program digits-plain-w2a2 --frames 99", "Frames must be between 1 and 2, those of the vectors, not 99"),
         ("synth --pdk gf180", "PDK must be one of "),
         ("synth --digit-bits 2,x", "Bits must be numbers separated by commas, not 'x'"),
         ("synth --components array,tree", "Component must be one of array, pact, not 'tree'"),
