@@ -22,6 +22,7 @@ from hw.words import cut
 __all__ = ["Command", "Tile", "compute", "digits", "pixel_words", "tensor_words", "tiles"]
 
 MAX_WEIGHT_BITS = 16
+COORDINATE_BITS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,19 +275,28 @@ def compute(tile: Tile, addresses: dict[str, int], *, fence: bool, mark: bool) -
         **loops,
     }
     for field in COMMANDS[Opcode.COMPUTE]:
-        if field.name in fields:
-            _check_range(layer, field.name, fields[field.name], field.bits, field.signed)
+        if field.name in ("width", "height"):
+            _check_range(layer, field.name, fields[field.name], 1, (1 << (COORDINATE_BITS - 1)) - 1)
+        elif field.name in fields:
+            low = -(1 << (field.bits - 1)) if field.signed else 0
+            _check_range(layer, field.name, fields[field.name], low, low + (1 << field.bits) - 1)
+    for name in ("input_address", *(f"{loop}_step" for loop in LOOPS)):
+        fields[name] = _wrapped(fields[name], config)
     first, last = tile.channels[0], tile.channels[-1]
     return Command(Opcode.COMPUTE, fields, tile.constants(), tile.weights(), f"{layer.name} channels {first}..{last}")
 
 
-def _check_range(layer: Layer, what: str, value: int, bits: int, signed: bool) -> None:
-    low = -(1 << (bits - 1)) if signed else 0
-    high = low + (1 << bits) - 1
+def _check_range(layer: Layer, what: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise UnsupportedNetworkError(
             f"Layer {layer.name!r} needs {what} {value}, but a program holds {low} to {high} there"
         )
+
+
+def _wrapped(address: int, config: AcceleratorConfig) -> int:
+    """An address or a step in the hardware's modulus, which only positions outside a map need."""
+    half = 2 << (config.activation_depth - 1).bit_length()
+    return (address + half) % (2 * half) - half
 
 
 def _loops(tile: Tile) -> tuple[int, int, dict[str, int]]:
@@ -330,6 +340,7 @@ def _loops(tile: Tile) -> tuple[int, int, dict[str, int]]:
         inside_address += (count - 1) * address
     # The walk's last x and y are the farthest.
     for what, low, extent in (("x", -left, inside_x), ("y", -top, inside_y)):
-        _check_range(layer, f"coordinate {what}", low, 16, True)
-        _check_range(layer, f"coordinate {what}", low + extent, 16, True)
+        for coordinate in (low, low + extent):
+            half = 1 << (COORDINATE_BITS - 1)
+            _check_range(layer, f"coordinate {what}", coordinate, -half, half - 1)
     return -left, -top, fields

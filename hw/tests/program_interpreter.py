@@ -162,7 +162,9 @@ class Interpreter:
         positions = int(np.prod(counts[4:]))
         inside = (x >= 0) & (x < f["width"]) & (y >= 0) & (y < f["height"])
         shape = (positions, counts[3], beats)
-        address, inside = address.reshape(shape), inside.reshape(shape)
+        # Addresses are taken modulo more than four times the buffer's depth.
+        modulus = 4 << (config.activation_depth - 1).bit_length()
+        address, inside = (address % modulus).reshape(shape), inside.reshape(shape)
         last_word = (index[0] == counts[0] - 1).reshape(shape)
         lane = np.arange(config.lanes)
         acc = np.zeros((positions, config.rows), np.int64)

@@ -11,6 +11,7 @@ from golden import vectors
 from golden.execute import execute
 from golden.generated import AddSpec, ConvSpec, NetworkSpec, PoolSpec, ResidualSpec, random_spec
 from golden.network import Add, Conv2d, Grid, IntegerNetwork, Kind, MaxPool2d, NetworkError, Requantize, Tensor
+from hw.command import command_fields
 from hw.config import PRESETS, AcceleratorConfig, UnsupportedNetworkError
 from hw.program import MARKS, build
 from hw.program_format import Opcode
@@ -42,6 +43,7 @@ def check(network, tensors, config, *, trace=True, frame=0, interpreter=None):
     assert list(stored) == [name for name, _ in program.outputs]
     for name, codes in stored.items():
         np.testing.assert_array_equal(codes, tensors[name][frame], err_msg=f"{network.name} {config.name} {name}")
+    check_ranges(program)
     assert packets == program.encode({name: tensors[name][frame] for name in stored})
     return program, interpreter
 
@@ -329,6 +331,22 @@ def test_refuses_odd_weights_without_a_zero():
     check_spec(spec, dataclasses.replace(config, lanes=2))
 
 
+def test_far_padding():
+    """Steps over rows of padding that are farther apart than the buffer is deep: sums wrap, and come back."""
+    conv = ConvSpec(3, (3, 1), dilation=(80, 1), padding=(90, 0, 80, 0), bits=3)
+    config = dataclasses.replace(TINY, activation_depth=96)
+    check_spec(NetworkSpec(3, (8, 2, 3), (ConvSpec(8, (1, 1)), conv)), config)
+
+
+def check_ranges(program):
+    """Every field is one that the hardware takes."""
+    allowed = command_fields(program.config)
+    for command in program.commands:
+        for name, value in command.fields.items():
+            _, low, high = allowed[name]
+            assert low <= value <= high, (command.note, name, value)
+
+
 def test_refuses_what_a_program_cannot_say():
     deep = dataclasses.replace(TINY, activation_depth=1 << 18, weight_depth=65535)
     config = dataclasses.replace(deep, lanes=2, requant_lanes=2)
@@ -337,7 +355,7 @@ def test_refuses_what_a_program_cannot_say():
     with refuses("Layer 'conv2' needs coordinate x 40000, but a program holds -32768 to 32767 there"):
         build(spec.build()[0], config)
     wide = NetworkSpec(1, (1, 1, 65536), (ConvSpec(1, (1, 1), stride=(1, 65536), bits=None),))
-    with refuses("Layer 'conv1' needs width 65536, but a program holds 0 to 65535 there"):
+    with refuses("Layer 'conv1' needs width 65536, but a program holds 1 to 32767 there"):
         build(wide.build()[0], config)
 
 
