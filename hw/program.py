@@ -20,13 +20,12 @@ from hw.buffer_plan import Lifetime, Region, place
 from hw.config import AcceleratorConfig, UnsupportedNetworkError
 from hw.lowering import Layer, lower, pack_frame, packable, packed
 from hw.program_format import COMMANDS, HEADER, MAGIC, VERSION, Opcode, constants_fields, fingerprint
+from hw.registers import LAYERS
 from hw.tiles import Command, Tile, compute, digits, tensor_words, tiles
 from hw.words import cut, join, pack_digits, pack_record, unpack_digits
 
-__all__ = ["MARKS", "PlannedLayer", "Program", "build"]
+__all__ = ["PlannedLayer", "Program", "build"]
 
-MARKS = 64
-"""Entries of the layer table: commands beyond the first so many that could have a mark have none."""
 
 
 @dataclass(frozen=True)
@@ -289,13 +288,13 @@ def _build(network: IntegerNetwork, config: AcceleratorConfig, layers: list[Laye
 
 
 class _Marks:
-    """Hands out the entries of the layer table."""
+    """Hands out the entries of the layer table; commands beyond its end have no mark."""
 
     def __init__(self) -> None:
         self._next = 0
 
     def take(self) -> int | None:
-        if self._next == MARKS:
+        if self._next == LAYERS:
             return None
         self._next += 1
         return self._next - 1

@@ -99,9 +99,10 @@ def sim(
         str | None,
         typer.Option("--break", metavar="LAYER", help="Give the RTL one wrong weight of this layer: it must be found."),
     ] = None,
+    wave: Annotated[bool, typer.Option("--wave", help="Write a waveform (VCD) of each network.")] = False,
     seed: Annotated[int, typer.Option(help="Of the simulators' state at power-up.")] = 1,
 ) -> None:
-    """Run networks through the RTL and compare every output of every layer with golden.
+    """Run networks through the RTL and compare every output of every layer with golden, and every cycle with the model.
 
     Reports go to build/reports/sim-NETWORK-CONFIG-SIMULATOR.json. Exit status 1: something differs.
     """
@@ -113,6 +114,7 @@ def sim(
         simulator=simulator.value,
         frames=frames,
         break_layer=break_layer,
+        wave=wave,
         seed=seed,
         reports=BUILD / "reports",
     )
@@ -120,8 +122,40 @@ def sim(
 
 
 @app.command()
+def fuzz(
+    count: Annotated[int, typer.Option(min=1, help="How many networks.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first network; the others follow.")] = 0,
+    config: Annotated[str, typer.Option(help="Preset of the hardware.")] = "tiny",
+    simulator: Annotated[Simulator, typer.Option(help="Who runs the RTL.")] = Simulator.VERILATOR,
+) -> None:
+    """Run random small networks through the RTL; one that fails is made smaller and printed with its seed.
+
+    Exit status 1: one failed.
+    """
+    from tb import fuzz as random_networks
+
+    raise typer.Exit(random_networks.run(count, seed=seed, config=config, simulator=simulator.value))
+
+
+@app.command()
+def bench(
+    configs: Annotated[str, typer.Option("--config", help="Presets.")] = "tiny,small,wide,int8",
+    network: Annotated[str, typer.Option(help="What they compute.")] = "digits-residual-w4a4",
+    simulator: Annotated[Simulator, typer.Option(help="Who runs the RTL.")] = Simulator.VERILATOR,
+    cycles: Annotated[int, typer.Option(min=1, help="Cycles to simulate, about.")] = 300_000,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="CSV file.")
+    ] = BUILD / "reports" / "simulation-speed.csv",
+) -> None:
+    """Measure the speed of simulation: cycles per second, and the share of the time that Python takes."""
+    from tb import speed
+
+    speed.run(configs.split(","), network=network, simulator=simulator.value, cycles=cycles, path=output)
+
+
+@app.command()
 def program(
-    network: Annotated[str, typer.Argument(help="A committed network or a folder of vectors.")],
+    network: Annotated[str, typer.Argument(help="A committed or generated network, or a folder of vectors.")],
     config: Annotated[str, typer.Option(help="Preset of the hardware.")] = "small",
     show: Annotated[bool, typer.Option("--list", help="Print the commands for reading; write only with -o.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Store every layer's output, not the last one only.")] = False,
@@ -136,7 +170,7 @@ def program(
     from hw.config import preset
     from hw.program import build
 
-    integers, tensors = vectors.read(vectors.find(network))
+    integers, tensors = vectors.read(vectors.find(network, BUILD / "vectors"))
     built = build(integers, preset(config), trace=trace)
     if show:
         print(built.listing(), end="")

@@ -13,8 +13,9 @@ from golden.generated import AddSpec, ConvSpec, NetworkSpec, PoolSpec, ResidualS
 from golden.network import Add, Conv2d, Grid, IntegerNetwork, Kind, MaxPool2d, NetworkError, Requantize, Tensor
 from hw.command import command_fields
 from hw.config import PRESETS, AcceleratorConfig, UnsupportedNetworkError
-from hw.program import MARKS, build
+from hw.program import build
 from hw.program_format import Opcode
+from hw.registers import LAYERS
 from hw.tests.program_interpreter import Interpreter
 
 TINY = PRESETS["tiny"]
@@ -205,11 +206,11 @@ def test_what_is_planned():
 
 
 def test_more_layers_than_marks():
-    spec = NetworkSpec(1, (1, 1, 1), tuple(ConvSpec(1) for _ in range(MARKS + 3)))
+    spec = NetworkSpec(1, (1, 1, 1), tuple(ConvSpec(1) for _ in range(LAYERS + 3)))
     program, interpreter = check(*network_and_tensors(spec), TINY, trace=False)
-    assert interpreter.marks == MARKS
+    assert interpreter.marks == LAYERS
     marks = [layer.mark for layer in program.layers]
-    assert marks == [*range(1, MARKS), None, None, None, None]
+    assert marks == [*range(1, LAYERS), None, None, None, None]
 
 
 def network_and_tensors(spec):
