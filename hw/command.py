@@ -11,10 +11,13 @@ from hw.config import AcceleratorConfig
 from hw.offset_correction import MAX_WEIGHT_BITS
 from hw.program_format import COMMANDS, LOOPS, Opcode
 
-__all__ = ["COORDINATE_BITS", "address_bits", "command_fields", "command_layout"]
+__all__ = ["COORDINATE_BITS", "STILL", "address_bits", "command_fields", "command_layout"]
 
 COORDINATE_BITS = 16
 """Signed width of x and y: maps of up to 32767 pixels in a row or column, padding included."""
+
+STILL = (("word", "dx"), ("word", "dy"), ("kernel_x", "dy"))
+"""Steps that are always 0: channels of one pixel, and taps of one row."""
 
 
 def address_bits(config: AcceleratorConfig) -> int:
@@ -82,7 +85,8 @@ def command_fields(config: AcceleratorConfig) -> dict[str, tuple[Shape, int, int
     }
     for loop in LOOPS:
         fields[f"{loop}_last"] = count(0, (1 << 16) - 1)
-        fields[f"{loop}_dx"] = fields[f"{loop}_dy"] = coordinate
+        for part in ("dx", "dy"):
+            fields[f"{loop}_{part}"] = count(0, 0) if (loop, part) in STILL else coordinate
         fields[f"{loop}_step"] = step
     names = {field.name for record in COMMANDS.values() for field in record} - {"opcode", "reserved"}
     assert names == fields.keys(), names ^ fields.keys()

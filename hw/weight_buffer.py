@@ -10,10 +10,10 @@ from amaranth.utils import ceil_log2
 from hw.config import AcceleratorConfig
 from hw.ram import Ram
 
-__all__ = ["WeightBuffer", "weight_layout"]
+__all__ = ["WeightBuffer", "weights_layout"]
 
 
-def weight_layout(config: AcceleratorConfig) -> data.StructLayout:
+def weights_layout(config: AcceleratorConfig) -> data.StructLayout:
     """One weight word on its way into the buffer.
 
     * ``word``: one digit per lane.
@@ -46,7 +46,7 @@ class WeightBuffer(wiring.Component):
 
     Members
     -------
-    i : ``In(stream.Signature(weight_layout(config)))``
+    i : ``In(stream.Signature(weights_layout(config)))``
         Words.
     address : ``In(range(weight_depth))``, ``enable`` : ``In(1)``
         The read.
@@ -61,7 +61,7 @@ class WeightBuffer(wiring.Component):
         self._word_bits = config.lanes * config.digit_bits
         super().__init__(
             {
-                "i": In(stream.Signature(weight_layout(config))),
+                "i": In(stream.Signature(weights_layout(config))),
                 "address": In(range(max(2, config.weight_depth))),
                 "enable": In(1),
                 "release": In(1),
