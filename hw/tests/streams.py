@@ -52,12 +52,13 @@ class Streams:
         self,
         ctx,
         items: Mapping[str, Sequence[int]],
-        count: int,
+        count: int | Mapping[str, int],
         *,
         after: Mapping[str, int] | None = None,
         cycles: int | None = None,
+        idle: int = IDLE_LIMIT,
     ) -> dict[str, Log]:
-        """Feed ``items`` until each output has sent ``count`` payloads, and see that nothing more comes.
+        """Feed ``items`` until each output has sent its ``count`` of payloads, and see that nothing more comes.
 
         Parameters
         ----------
@@ -67,8 +68,11 @@ class Streams:
             Inputs that offer nothing before a cycle, and outputs that are not ready before it.
         cycles : :class:`int` or ``None``
             Stop after so many cycles, whatever has come.
+        idle : :class:`int`
+            Cycles without a transfer after which the component is taken for stuck.
         """
         after = after or {}
+        counts = count if isinstance(count, Mapping) else dict.fromkeys(self.outputs, count)
         logs = {name: Log() for name in (*self.inputs, *self.outputs)}
         offering = dict.fromkeys(self.inputs, False)
         pending: dict[str, int | None] = dict.fromkeys(self.outputs)
@@ -110,7 +114,7 @@ class Streams:
                 pending[name] = None if ready[name] else word
                 done[name] = ready[name]
                 if ready[name]:
-                    assert len(log.payloads) < count, f"{name} sent more than {count} payloads"
+                    assert len(log.payloads) < counts[name], f"{name} sent more than {counts[name]} payloads"
                     log.payloads.append(word)
                     log.cycles.append(self.cycle - start)
             for name in self.inputs:
@@ -121,11 +125,13 @@ class Streams:
             await ctx.tick()
             self.cycle += 1
             if any(done.values()):
-                moved = self.cycle
-            if all(len(logs[name].payloads) == count for name in self.outputs):
+                moved, trailing = self.cycle, 0
+            elif all(len(logs[name].payloads) == counts[name] for name in self.outputs):
                 trailing += 1
             waited_for = max([0, *after.values()]) + start
-            assert self.cycle - max(moved, waited_for) < IDLE_LIMIT, f"nothing moves any more; moved so far: {logs}"
+            assert self.cycle - max(moved, waited_for) < idle, (
+                f"nothing moves any more; moved so far: { {name: len(log.payloads) for name, log in logs.items()} }"
+            )
         for name in self.inputs:
             ctx.set(ports[name].valid, 0)
         return logs
@@ -142,12 +148,13 @@ def run(
     stall: float | Mapping[str, float] = 0.0,
     seed: int = 0,
     after: Mapping[str, int] | None = None,
+    idle: int = IDLE_LIMIT,
 ) -> dict[str, Log]:
     """:meth:`Streams.run` of a whole simulation; every payload must have been taken in the end."""
     logs: dict[str, Log] = {}
 
     async def bench(ctx):
-        logs.update(await Streams(dut, stall=stall, seed=seed).run(ctx, items, count, after=after))
+        logs.update(await Streams(dut, stall=stall, seed=seed).run(ctx, items, count, after=after, idle=idle))
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
