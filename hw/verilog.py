@@ -129,6 +129,7 @@ class _Generator:
         if len(re.findall(r"\\rst\b", text)) == 1:
             text = re.sub(r"(?m)^  wire .*\\rst\n", "", text)
         head = text[: text.index("\nend\n")]  # what is no component becomes a module with inferred ports, after it
+        text = text.replace(f"\\{unique}.", f"\\{unique}_")
         clocks = frozenset(re.findall(r"(?m)^  wire .*\binput \d+ +\\(\S+)$", head)) - ports.keys()
         if not clocks <= {"clk", "rst"}:
             raise GenerateError(f"{type(component).__name__} must have no clock domain but sync, not {sorted(clocks)}")
