@@ -547,7 +547,7 @@ class _Importer:
 
     def _bitshift(self, node: _Node) -> _Value:
         value, bits, first = self._operands(node)
-        if first or node.attributes.get("direction") != "RIGHT" or any(x < 0 for x in bits):
+        if first or node.attributes.get("direction", "RIGHT") != "RIGHT" or any(x < 0 for x in bits):
             raise UnsupportedModelError(f"{node.label} must shift a computed tensor right by constants")
         if value.expression.limits()[0] < 0:
             raise UnsupportedModelError(f"{node.label} must shift what is never negative: put a Clip at 0 before it")
@@ -790,7 +790,7 @@ class _Importer:
             pads = ends[0] + ends[1]
         constant = self._optional(node, 2, "its value")
         fill = node.attributes.get("value", 0) if constant is None else constant.reshape(-1)[0]
-        if _text(node.attributes.get("mode", "constant")) != "constant" or fill != 0:
+        if node.attributes.get("mode", "constant") != "constant" or fill != 0:
             raise UnsupportedModelError(f"{node.label} must pad with the constant 0")
         if len(pads) != 2 * rank or any(pads[:2]) or any(pads[rank : rank + 2]) or min(pads) < 0 or rank < 3:
             raise UnsupportedModelError(f"{node.label} must add pixels around maps and nothing else, not {pads}")
@@ -828,7 +828,7 @@ class _Importer:
         self, node: _Node, value: _Value, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
     ) -> tuple[int, int, int, int]:
         """(top, left, bottom, right), with what a Pad before it adds."""
-        mode = _text(node.attributes.get("auto_pad", "NOTSET"))
+        mode = node.attributes.get("auto_pad", "NOTSET")
         axes = len(value.sizes) - 1
         if mode in ("SAME_UPPER", "SAME_LOWER"):
             before, after = [], []
@@ -974,10 +974,6 @@ def _four(pads: list[int]) -> tuple[int, int, int, int]:
     return top, left, bottom, right
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def _printable(name: str) -> str:
     """``name`` as part of a file name: letters, digits, '_', '-' and '.'."""
     return re.sub(r"[^A-Za-z0-9_.\-]+", "_", name).strip("_")[:150] or "unnamed"
@@ -991,6 +987,7 @@ def _unused(name: str, taken: Iterable[str]) -> str:
 
 def _node(node: onnx.NodeProto, position: int) -> _Node:
     attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    attributes = {key: value.decode() if isinstance(value, bytes) else value for key, value in attributes.items()}
     name = node.name or (node.output[0] if node.output else str(position))
     return _Node(node.op_type, name, tuple(node.input), tuple(node.output), attributes)
 

@@ -1,0 +1,499 @@
+"""Import of integer ONNX: published networks, and small ones that ONNX Runtime computes layer by layer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from golden import nemo
+from golden.execute import execute
+from golden.network import Add, Conv2d, Grid, Kind, MaxPool2d
+from golden.tests import onnx_maker
+from golden.tests.onnx_maker import OnnxMaker
+
+PUBLISHED = Path(__file__).parents[3] / "shared" / "external" / "dory"
+STYLES = ("floor", "nemo", "integer", "shift")
+
+
+def imported(maker, *, input_range=(0, 15), frames=3, output=None):
+    """The import of what a maker made, and every one of its tensors equal to ONNX Runtime's."""
+    model = maker.model(output)
+    result = nemo.convert(model, input_range=input_range)
+    low, high = input_range
+    shape = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim][1:]
+    x = maker.rng.integers(low, high + 1, (frames, *shape))
+    compare(result, x, onnx_maker.run(model, x))
+    return result
+
+
+def compare(result, x, expected, least=1):
+    network = result.network
+    values = execute(network, result.encode(x))
+    names = [name for name in result.tensors if name in expected]
+    assert {result.tensors[name] for name in names} >= {t.name for t in network.tensors if not hidden(t, network)}
+    for name in names:
+        tensor = network.tensor(result.tensors[name])
+        value = values[tensor.name]
+        if tensor.kind is Kind.CODE:
+            got = result.integers(name, value)
+        else:
+            got = tensor.slope[:, None, None] * value + tensor.offset[:, None, None]
+        np.testing.assert_array_equal(got.reshape(expected[name].shape), expected[name], err_msg=name)
+
+
+def hidden(tensor, network):
+    """Tensors that the file does not have: the input, and the first of two steps."""
+    return tensor.name == network.input.name or tensor.name.endswith((".unclipped", ".in1", ".in2"))
+
+
+def layers(result):
+    return [type(operation) for operation in result.network.operations]
+
+
+# ---- published networks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published networks of ../shared/external are not here")
+@pytest.mark.parametrize(("name", "input_range", "layers"), [("dvs_cnn", (-1, 1), 90), ("residual_1", None, 8)])
+def test_published_layers_are_equal(name, input_range, layers):
+    result = nemo.load(PUBLISHED / f"{name}.onnx", input_range=input_range)
+    published = np.load(PUBLISHED / f"{name}.npz")
+    compared = 0
+    for key in published.files:
+        match = re.fullmatch(r"in(\d+)", key)
+        if not match:
+            continue
+        values = execute(result.network, result.encode(published[key]))
+        for node in [k for k in published.files if k.startswith(f"node{match[1]}_")]:
+            label = str(published[node])
+            tensor = result.network.tensor(result.tensors[label])
+            got = values[tensor.name][0].astype(np.int64) - tensor.zero_point
+            if tensor.kind is Kind.ACCUMULATOR:
+                got = tensor.slope[:, None, None] * got + tensor.offset[:, None, None]
+            wanted = published[node.replace("node", "gold", 1)]
+            # Most are in H, W, C order, a few in C, H, W.
+            assert any(np.array_equal(order.ravel(), wanted) for order in (got.transpose(1, 2, 0), got)), (key, label)
+            compared += 1
+    assert compared == layers
+
+
+# ---- layers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opset", [10, 13])
+@pytest.mark.parametrize("style", STYLES)
+def test_convolutions_in_a_row(style, opset):
+    maker = OnnxMaker((3, 7, 6), opset=opset, seed=1)
+    maker.conv(maker.weights(6, 3, 3, 3), pads=[1, 1, 1, 1])
+    maker.requantize(6, style=style)
+    maker.conv(maker.weights(5, 6, 3, 3), pads=[0, 1, 2, 0], strides=[2, 1])
+    maker.requantize(5, style=style, high=7)
+    maker.conv(maker.weights(4, 5, 1, 1), bias=maker.weights(4, low=-50, high=50))
+    result = imported(maker)
+    assert layers(result) == [Conv2d] * 3
+    assert [t.bits for t in result.network.tensors][:3] == [4, 4, 3]
+    assert result.network.output.kind is Kind.ACCUMULATOR
+    assert [o.name for o in result.network.operations] == [n.name for n in maker.nodes if n.op_type == "Conv"]
+    assert all(o.bits == 3 and o.grid is Grid.TWOS_COMPLEMENT for o in result.network.operations)
+
+
+@pytest.mark.parametrize(
+    ("shape", "attributes"),
+    [
+        ((6, 1, 3, 3), {"group": 6, "pads": [1, 1, 1, 1]}),
+        ((12, 1, 3, 3), {"group": 6}),
+        ((4, 3, 2, 4), {"group": 2, "strides": [1, 2]}),
+        ((5, 6, 3, 2), {"dilations": [2, 1], "pads": [2, 0, 2, 1]}),
+        ((5, 6, 3, 3), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+        ((5, 6, 2, 2), {"auto_pad": "SAME_LOWER", "strides": [2, 3]}),
+        ((5, 6, 4, 3), {"auto_pad": "SAME_UPPER"}),
+        ((5, 6, 3, 3), {"auto_pad": "VALID"}),
+        ((5, 6, 3, 3), {"auto_pad": "NOTSET", "kernel_shape": [3, 3]}),
+    ],
+)
+def test_geometry_of_convolutions(shape, attributes):
+    maker = OnnxMaker((6, 8, 9), seed=2)
+    maker.conv(maker.weights(*shape), **attributes)
+    maker.requantize(shape[0], low=-8, high=7)
+    maker.conv(maker.weights(3, shape[0], 1, 1))
+    imported(maker, input_range=(-3, 4))
+
+
+@pytest.mark.parametrize("opset", [10, 13])
+def test_one_dimension(opset):
+    maker = OnnxMaker((4, 20), seed=3, opset=opset)
+    pads = [0, 0, 4, 0, 0, 0]
+    if opset == 10:
+        maker.node("Pad", pads=pads, mode="constant", value=0.0)
+    else:
+        maker.node("Pad", "x", maker.constant(pads, np.int64), maker.constant(0.0))
+    maker.conv(maker.weights(6, 4, 3), dilations=[2])
+    maker.requantize(6, axes=1, low=-8, high=7)
+    maker.node("MaxPool", kernel_shape=[2], strides=[2])
+    maker.conv(maker.weights(6, 6, 5), pads=[2, 2], strides=[1])
+    maker.requantize(6, axes=1, style="nemo")
+    maker.node("AveragePool", kernel_shape=[2], strides=[2])
+    maker.node("Mul", maker.last, maker.constant(2.0))
+    maker.node("Floor")
+    maker.node("Flatten", axis=1)
+    maker.node("Gemm", maker.last, maker.constant(maker.weights(3, 30)), maker.constant(np.zeros(3)), transB=1)
+    result = imported(maker)
+    assert all(t.shape[1] == 1 for t in result.network.tensors)
+    assert layers(result) == [Conv2d, MaxPool2d, Conv2d, Conv2d, Conv2d]
+
+
+@pytest.mark.parametrize(("low", "high", "bits", "zero_point", "steps"), [
+    (0, 3, 2, 0, 1), (-8, 7, 4, 8, 1), (-2, 1, 2, 2, 1), (-1, 1, 2, 2, 2), (-7, 7, 4, 8, 2), (0, 9, 4, 6, 2),
+])  # fmt: skip
+def test_ranges_of_clips(low, high, bits, zero_point, steps):
+    """Where the range is no power of two, a second step clips above; the zero point says what 0 is in any case."""
+    maker = OnnxMaker((3, 5, 5), seed=4)
+    maker.conv(maker.weights(4, 3, 3, 3))
+    name = maker.requantize(4, low=low, high=high, shift=3)
+    maker.conv(maker.weights(4, 4, 3, 3), pads=[1, 1, 1, 1])
+    result = imported(maker)
+    tensor = result.network.tensor(result.tensors[name])
+    assert (tensor.bits, tensor.zero_point, len(layers(result)) - 1) == (bits, zero_point, steps)
+
+
+def test_weights_take_the_fewest_bits():
+    grids = {
+        (-1, 1): (1, Grid.ODD), (-2, -1, 0, 1): (2, Grid.TWOS_COMPLEMENT), (-1, 0, 1): (2, Grid.TWOS_COMPLEMENT),
+        (-3, -1, 1, 3): (2, Grid.ODD), (-128, 127): (8, Grid.TWOS_COMPLEMENT), (-127, 127): (7, Grid.ODD),
+        (0, 255): (9, Grid.TWOS_COMPLEMENT), (0,): (1, Grid.TWOS_COMPLEMENT), (-1, 0): (1, Grid.TWOS_COMPLEMENT),
+        (1, 5): (3, Grid.ODD), (4,): (4, Grid.TWOS_COMPLEMENT),
+    }  # fmt: skip
+    for values, expected in grids.items():
+        maker = OnnxMaker((2, 4, 4), seed=5)
+        weights = maker.rng.choice(values, (3, 2, 2, 2))
+        weights.ravel()[: len(values)] = values
+        maker.conv(weights)
+        result = imported(maker)
+        (operation,) = result.network.operations
+        np.testing.assert_array_equal(operation.weights, weights)
+        assert (operation.bits, operation.grid) == expected
+
+
+def test_annotations_change_nothing():
+    maker = OnnxMaker((2, 4, 4))
+    maker.conv(maker.weights(3, 2, 2, 2), weight_bits=8, bias_bits=32)
+    maker.node("Mul", maker.last, maker.constant(2.0), mult_bits=32)
+    maker.node("Clip", min=0.0, max=255.0, out_bits=8)
+    operation, tensor = nemo.convert(maker.model()).network.operations[0], nemo.convert(maker.model()).network.output
+    assert operation.bits == 3 and tensor.bits == 8
+
+
+def test_max_pools():
+    maker = OnnxMaker((3, 9, 8), seed=6)
+    maker.node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    maker.conv(maker.weights(4, 3, 3, 3), pads=[1, 1, 1, 1])
+    maker.requantize(4, low=-8, high=7)
+    maker.node("MaxPool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    maker.node("MaxPool", kernel_shape=[2, 2], auto_pad="SAME_UPPER")
+    maker.conv(maker.weights(4, 4, 1, 1))
+    maker.requantize(4)
+    maker.node("GlobalMaxPool")
+    result = imported(maker)
+    assert layers(result) == [MaxPool2d, Conv2d, MaxPool2d, MaxPool2d, Conv2d, MaxPool2d]
+    assert result.network.output.shape == (4, 1, 1) and result.network.output.kind is Kind.CODE
+
+
+@pytest.mark.parametrize(
+    ("extent", "kernel", "stride", "pads", "size"),
+    [(5, 2, 2, 0, 3), (6, 3, 2, 0, 3), (7, 2, 3, 0, 3), (6, 2, 2, 1, 4), (5, 2, 4, 1, 2), (4, 3, 3, 1, 2)],
+)
+def test_ceil_mode(extent, kernel, stride, pads, size):
+    maker = OnnxMaker((2, extent, extent), seed=7)
+    maker.node("MaxPool", kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pads] * 4, ceil_mode=1)
+    assert imported(maker).network.output.shape == (2, size, size)
+
+
+def test_pad_before_layers():
+    maker = OnnxMaker((2, 6, 6), seed=8)
+    maker.node("Pad", pads=[0, 0, 1, 0, 0, 0, 0, 1], mode="constant", value=0.0)
+    maker.node("Pad", pads=[0, 0, 0, 1, 0, 0, 0, 0])
+    maker.node("MaxPool", kernel_shape=[2, 2])
+    maker.node("Pad", pads=[0, 0, 0, 1, 0, 0, 0, 1])
+    maker.node("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    maker.node("Mul", maker.last, maker.constant(4.0))
+    maker.node("Pad", pads=[0, 0, 0, 0, 0, 0, 2, 0])
+    maker.conv(maker.weights(3, 2, 3, 3), pads=[1, 0, 0, 0])
+    assert [max(o.padding) for o in imported(maker).network.operations] == [1, 1, 2]
+
+
+# ---- sums ----------------------------------------------------------------------------------------------------------
+
+
+def block(maker, channels, source=None, **options):
+    maker.conv(maker.weights(channels, channels, 3, 3), source=source, pads=[1, 1, 1, 1])
+    return maker.requantize(channels, **options)
+
+
+@pytest.mark.parametrize("low", [0, -8])
+def test_residual_sum_with_a_common_divisor(low):
+    """NEMO's: (m_a*a + m_b*b)/D rounded down and not clipped; the range says how many bits it takes."""
+    maker = OnnxMaker((4, 6, 6), seed=9)
+    stem = block(maker, 4, low=low, high=low + 15)
+    main = block(maker, 4, low=low, high=low + 15)
+    a = maker.node("Mul", main, maker.constant(45.0))
+    b = maker.node("Mul", maker.constant(32.0), stem)
+    maker.node("Add", a, b)
+    maker.node("Div", maker.last, maker.constant(32.0))
+    total = maker.node("Floor")
+    block(maker, 4)
+    result = imported(maker)
+    tensor = result.network.tensor(result.tensors[total])
+    assert layers(result) == [Conv2d, Conv2d, Add, Conv2d]
+    assert tensor.bits == 6 and tensor.max_code >= 15 * 77 // 32
+
+
+def test_residual_operand_of_a_convolution():
+    """A code added before the division is the convolution's residual operand."""
+    maker = OnnxMaker((4, 6, 6), seed=10)
+    stem = block(maker, 4, low=-4, high=3)
+    accumulators = maker.conv(maker.weights(4, 4, 3, 3), pads=[1, 1, 1, 1])
+    scaled = maker.node("Mul", stem, maker.constant(maker.weights(4, 1, 1, low=-9, high=9)))
+    maker.node("Add", accumulators, scaled)
+    maker.requantize(4, low=-8, high=7)
+    maker.node("Sub", maker.last, stem)
+    maker.node("Clip", min=0.0, max=3.4028234663852886e38)
+    result = imported(maker)
+    assert layers(result) == [Conv2d, Conv2d, Add]
+    assert result.network.operations[1].skip == result.tensors[stem]
+    assert result.network.output.bits == 4 and result.network.output.zero_point == 0
+
+
+def test_sums_of_all_kinds():
+    maker = OnnxMaker((3, 4, 4), seed=11)
+    x = "x"
+    twice = maker.node("Add", x, x)
+    three = maker.node("Add", twice, x)
+    minus = maker.node("Sub", maker.constant(20.0), three)
+    a = block(maker, 3, source=minus, low=0, high=15)
+    b = block(maker, 3, source=twice, low=0, high=15)
+    maker.node("Add", maker.node("Add", a, b), x)
+    maker.node("Neg")
+    maker.node("Max", maker.last, maker.constant(-30.0))
+    maker.node("Min", maker.constant([1.0]), maker.last)
+    result = imported(maker)
+    assert result.network.output.zero_point == 30
+
+
+def test_two_accumulators_need_codes():
+    """One of the two becomes codes of its own, exactly, if 16 bits hold it."""
+    maker = OnnxMaker((2, 4, 4), seed=12)
+    a = maker.conv(maker.weights(3, 2, 3, 3), source="x")
+    b = maker.conv(maker.weights(3, 2, 3, 3), source="x")
+    maker.node("Add", a, b)
+    maker.requantize(3)
+    result = imported(maker)
+    assert result.network.operations[1].skip == result.tensors[b]
+
+
+def test_addition_of_quantlib_with_constants_inside():
+    maker = OnnxMaker((2, 4, 4), seed=13)
+    a, b = "x", block(maker, 2, source="x", low=-8, high=7)
+    attributes = {
+        "in1_mul": 7, "in1_add": -5, "in1_shift": 2, "in1_n_levels": 16, "in1_rq": 1,
+        "in2_mul": 1, "in2_add": 0, "in2_shift": 0, "in2_n_levels": 256, "in2_rq": 0,
+        "out_mul": 3, "out_add": 4, "out_shift": 3, "out_n_levels": 16, "out_rq": 1,
+    }  # fmt: skip
+    maker.node("Add", a, b, add_bits=8, **attributes)
+    for extra, low, high in (({}, -8, 7), ({"out_signed": 0}, 0, 15)):
+        node = maker.nodes[-1]
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in extra.items())
+        result = nemo.convert(maker.model(), input_range=(0, 15))
+        x = maker.rng.integers(0, 16, (3, 2, 4, 4))
+        values = execute(result.network, result.encode(x))
+        second = result.integers(b, values[result.tensors[b]])
+        first = np.clip((7 * x - 5) >> 2, 0, 15)
+        got = result.integers(maker.last, values[result.tensors[maker.last]])
+        np.testing.assert_array_equal(got, np.clip((3 * (first + second) + 4) >> 3, low, high))
+
+
+# ---- averages, ends and shapes -------------------------------------------------------------------------------------
+
+
+def test_average_pool_of_nemo():
+    maker = OnnxMaker((3, 8, 8), seed=14)
+    block(maker, 3)
+    maker.node("AveragePool", kernel_shape=[4, 4], strides=[4, 4])
+    maker.node("Mul", maker.last, maker.constant(16.0))
+    maker.node("Mul", maker.last, maker.constant(43.0))
+    maker.node("Div", maker.last, maker.constant(512.0))
+    maker.node("Floor")
+    maker.node("Flatten")
+    maker.node("MatMul", maker.last, maker.constant(maker.weights(12, 5)))
+    result = imported(maker)
+    assert layers(result) == [Conv2d] * 3
+    pool = result.network.operations[1]
+    assert pool.groups == 3 and (pool.weights == 1).all() and pool.bits == 1
+    assert result.network.tensor(pool.output).bits == 5  # 15*16*43 >> 9 is 20
+
+
+def test_divisors_that_are_no_power_of_two():
+    """Exact rationals; constants with the same thresholds are solved. Floats would be wrong at exact multiples."""
+    maker = OnnxMaker((3, 6, 6), seed=15)
+    maker.node("AveragePool", kernel_shape=[3, 3], strides=[1, 1])
+    maker.node("Floor")
+    weights = maker.weights(4, 3, 1, 1)
+    maker.conv(weights)
+    maker.node("Div", maker.last, maker.constant(7.0))
+    pooled, name = "t1", maker.node("Floor")
+    maker.clip(-4, 3)
+    result = nemo.convert(maker.model(), input_range=(0, 15))
+    x = maker.rng.integers(0, 16, (8, 3, 6, 6))
+    values = execute(result.network, result.encode(x))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3)).sum(axis=(4, 5)) // 9
+    np.testing.assert_array_equal(result.integers(pooled, values[result.tensors[pooled]]), windows)
+    acc = np.einsum("oc,nchw->nohw", weights[:, :, 0, 0], windows)
+    np.testing.assert_array_equal(result.integers(maker.last, values[result.network.output.name]),
+                                  np.clip(acc // 7, -4, 3))  # fmt: skip
+    assert name not in result.tensors
+
+
+@pytest.mark.parametrize("head", ["global", "whole", "reduce", "conv", "sum"])
+def test_mean_without_rounding_is_in_the_linear_layer(head):
+    maker = OnnxMaker((3, 4, 4), seed=16, opset=13)
+    block(maker, 3, low=-8, high=7)
+    if head == "reduce":
+        maker.node("ReduceMean", axes=[2, 3], keepdims=0)
+    elif head == "sum":
+        maker.node("ReduceSum", maker.last, maker.constant([-2, -1], np.int64))
+    elif head == "whole":
+        maker.node("AveragePool", kernel_shape=[4, 4])
+    else:
+        maker.node("GlobalAveragePool")
+    if head == "conv":
+        maker.conv(maker.weights(5, 3, 1, 1), bias=[1, 2, 3, 4, 5])
+        maker.node("Flatten")
+    else:
+        if head != "reduce":
+            maker.node("Reshape", maker.last, maker.constant([-1, 3], np.int64))
+        bias = maker.constant([0.5, 0, 0, 0, 1])
+        maker.node("Gemm", maker.last, maker.constant(maker.weights(5, 3)), bias, transB=1, alpha=2.0, beta=3.0)
+    result = imported(maker)
+    assert layers(result) == [Conv2d, Conv2d] and result.network.operations[1].broadcast
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_shapes(dynamic):
+    maker = OnnxMaker((3, 4, 4), seed=17, opset=11, batch="N")
+    source = block(maker, 3)
+    maker.node("Dropout")
+    maker.node("Identity")
+    reshaped = maker.last
+    if dynamic:
+        maker.node("Shape", source)
+        maker.node("Gather", maker.last, maker.constant(0, np.int64), axis=0)
+        size = maker.node("Unsqueeze", axes=[0])
+        maker.node("Constant", value=onnx.numpy_helper.from_array(np.array([-1], np.int64)), name="end")
+        maker.nodes[-1].input[:] = []
+        target = maker.node("Concat", size, maker.last, axis=0)
+    else:
+        target = maker.constant([0, -1], np.int64)
+    maker.node("Reshape", reshaped, target)
+    maker.node("Gemm", maker.last, maker.constant(maker.weights(48, 6)), maker.constant(np.ones((1, 6))))
+    maker.node("Clip", maker.last, maker.constant(-128.0), maker.constant(127.0))
+    maker.node("Unsqueeze", axes=[2, 3])
+    maker.conv(maker.weights(4, 6, 1, 1))
+    maker.node("Squeeze", axes=[3])
+    maker.node("Squeeze", axes=[2])
+    result = imported(maker)
+    assert layers(result) == [Conv2d, Conv2d, Conv2d] and result.network.output.shape == (4, 1, 1)
+
+
+@pytest.mark.parametrize("operators", [["Sigmoid"], ["Softmax"], ["LogSoftmax"], ["Softmax", "ArgMax"]])
+def test_what_is_left_to_the_host(operators):
+    maker = OnnxMaker((3, 2, 2), seed=18)
+    maker.node("Flatten")
+    logits = maker.node("Gemm", maker.last, maker.constant(maker.weights(4, 12)), maker.constant(np.ones(4)), transB=1)
+    for operator in operators:
+        maker.node(operator)
+    result = imported(maker)
+    assert [n for n in result.notices if "dropped" in n] == [
+        f"Node '{operators[i]}_{2 + i}' ({operators[i]}) at the end was dropped: the host computes it."
+        for i in reversed(range(len(operators)))
+    ]
+    assert result.network.output.name == result.tensors[logits]
+
+
+def test_a_wide_rounded_end_is_left_to_the_host():
+    maker = OnnxMaker((3, 4, 4), seed=19)
+    maker.node("Flatten")
+    maker.node("MatMul", maker.last, maker.constant(maker.weights(48, 4, low=-128, high=127)))
+    maker.node("Mul", maker.last, maker.constant(101.0))
+    maker.node("Div", maker.last, maker.constant(4.0))
+    maker.node("Floor")
+    maker.clip(-(2.0**31), 2.0**31)
+    result = nemo.convert(maker.model(), input_range=(0, 15))
+    assert result.notices == (
+        f"Output '{maker.last}' is wider than 16 bits, so it is the accumulator that comes out; "
+        "floor(slope*acc + offset) is left to the host.",
+    )
+    assert (result.network.output.slope == 25.25).all()
+
+
+def test_names_become_file_names():
+    maker = OnnxMaker((2, 3, 3))
+    maker.nodes.append(helper.make_node("Conv", ["x", maker.constant(maker.weights(2, 2, 1, 1))], ["/a/b c"]))
+    maker.nodes.append(helper.make_node("Clip", ["/a/b c"], ["//"], min=0.0, max=7.0))
+    maker.nodes.append(
+        helper.make_node("Conv", ["//", maker.constant(maker.weights(2, 2, 1, 1))], ["x:0"], name="a_b_c")
+    )
+    result = nemo.convert(maker.model("x:0"), name="net")
+    assert [o.name for o in result.network.operations] == ["a_b_c", "a_b_c_2"]
+    assert result.tensors == {"x": "x", "//": "unnamed", "x:0": "x_0"}
+
+
+@pytest.mark.parametrize("first", range(0, 120, 20))
+def test_random_networks(first):
+    """Networks of all the idioms, every tensor equal to ONNX Runtime's."""
+    for seed in range(first, first + 20):
+        random_network(np.random.default_rng(seed), seed)
+
+
+def random_network(rng, seed):
+    channels, axes = int(rng.integers(1, 6)), 1 if rng.random() < 0.2 else 2
+    sizes = rng.integers(4, 8, axes).tolist()
+    maker = OnnxMaker((channels, *sizes), seed=seed, opset=int(rng.choice([10, 13])))
+    shortcut = None
+    for _ in range(int(rng.integers(2, 6))):
+        low = int(rng.choice([0, 0, 0, -8, -2, -1]))
+        high = {0: int(rng.choice([1, 3, 7, 15, 5])), -8: 7, -2: 1, -1: 1}[low]
+        kind = rng.choice(["sum", "max", "average", "conv"], p=[0.2, 0.15, 0.15, 0.5])
+        if kind == "sum" and shortcut is not None:
+            a = maker.node("Mul", maker.last, maker.constant(float(rng.integers(1, 40))))
+            b = maker.node("Mul", shortcut, maker.constant(float(rng.integers(-20, 40))))
+            maker.node("Add", a, b)
+            maker.node("Div", maker.last, maker.constant(32.0))
+            maker.node("Floor")
+            if rng.random() < 0.5:
+                maker.clip(low, high)
+        elif kind == "max":
+            maker.node("MaxPool", kernel_shape=[2] * axes, pads=[1] * 2 * axes, strides=[1] * axes)
+            shortcut = None
+        elif kind == "average" and min(maker.shape()[2:]) > 1:
+            maker.node("AveragePool", kernel_shape=[2] * axes, strides=[1] * axes)
+            maker.node("Mul", maker.last, maker.constant(2.0**axes * int(rng.integers(1, 9))))
+            maker.node("Div", maker.last, maker.constant(8.0))
+            maker.node("Floor")
+            maker.clip(low, high)
+            shortcut = None
+        else:
+            group = channels if rng.random() < 0.3 else 1
+            after = channels if group > 1 or rng.random() < 0.6 else int(rng.integers(1, 6))
+            before = maker.last
+            maker.conv(maker.weights(after, channels // group, *[3] * axes), pads=[1] * 2 * axes, group=group)
+            style = str(rng.choice(STYLES)) if low == 0 else "floor"
+            maker.requantize(after, style=style, axes=axes, low=low, high=high, shift=int(rng.integers(2, 7)))
+            channels, shortcut = after, before if after == channels else None
+    if rng.random() < 0.7:
+        maker.node("Flatten")
+        maker.node("MatMul", maker.last, maker.constant(maker.weights(maker.shape()[1], 3)))
+    imported(maker, input_range=(0, 15) if rng.random() < 0.5 else (-4, 3))
