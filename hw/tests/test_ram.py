@@ -60,7 +60,7 @@ def test_random_accesses(parameters):
 
 
 def test_verilog_is_one_memory():
-    """A memory of the width and depth, written and read in clocked blocks: what synthesis infers, or a macro replaces."""
+    """A memory of the width and depth in a module of its own: what synthesis infers, or a macro replaces."""
     text = generate(Ram(lane_bits=2, lanes=3, depth=5, reads=2))
     assert re.findall(r"(?m)^module (\w+)\(", text) == ["ram"]
     assert re.findall(r"(?m)^  reg \[5:0\] \w+ \[4:0\];$", text)

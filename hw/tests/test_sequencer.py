@@ -166,16 +166,14 @@ def run(config, commands, *, stall=0.0, gap=0.0, halt=None, cycles=None, seed=0)
     async def bench(ctx):
         offering = waiting = False
         held = None
+        packed = dut.i_command.payload.as_value()
         for cycle in range(limit):
-            if not offering and len(seen.taken) < len(commands):
-                offering = rng.random() >= gap
-            ctx.set(dut.i_command.valid, offering)
-            if offering:
-                fields = {"opcode": Opcode.COMPUTE, **commands[len(seen.taken)]}
-                for name, value in fields.items():
-                    ctx.set(getattr(dut.i_command.payload, name), value)
-            else:
-                ctx.set(dut.i_command.payload.as_value(), rng.getrandbits(len(dut.i_command.payload.as_value())))
+            if not offering:
+                offering = len(seen.taken) < len(commands) and rng.random() >= gap
+                ctx.set(dut.i_command.valid, offering)
+                ctx.set(packed, rng.getrandbits(len(packed)))
+                if offering:
+                    ctx.set(dut.i_command.payload, {"opcode": Opcode.COMPUTE, **commands[len(seen.taken)]})
             ready = rng.random() >= stall
             ctx.set(dut.o_beat.ready, ready)
             ctx.set(dut.i_halt, halt is not None and cycle >= halt)
