@@ -42,6 +42,7 @@ class Simulator(enum.Enum):
 class Component(enum.Enum):
     """What Verilog is made of."""
 
+    ACCELERATOR = "accelerator"
     DATAPATH = "datapath"
     MAC_ARRAY = "mac_array"
 
@@ -143,9 +144,9 @@ def bench(
     network: Annotated[str, typer.Option(help="What they compute.")] = "digits-residual-w4a4",
     simulator: Annotated[Simulator, typer.Option(help="Who runs the RTL.")] = Simulator.VERILATOR,
     cycles: Annotated[int, typer.Option(min=1, help="Cycles to simulate, about.")] = 300_000,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="CSV file.")
-    ] = BUILD / "reports" / "simulation-speed.csv",
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file.")] = BUILD
+    / "reports"
+    / "simulation-speed.csv",
 ) -> None:
     """Measure the speed of simulation: cycles per second, and the share of the time that Python takes."""
     from tb import speed
@@ -193,13 +194,16 @@ def verilog(
     ] = None,
 ) -> None:
     """Write the Verilog of a preset; the file is only touched if its text changes."""
+    from hw.accelerator import Accelerator
     from hw.config import preset
     from hw.datapath import Datapath
     from hw.mac_array import MacArray
     from hw.verilog import generate, write_if_changed
 
     chosen = preset(config)
-    if component is Component.DATAPATH:
+    if component is Component.ACCELERATOR:
+        text = generate(Accelerator(chosen))
+    elif component is Component.DATAPATH:
         text = generate(Datapath(chosen))
     else:
         array = MacArray(
@@ -214,6 +218,17 @@ def verilog(
     path.parent.mkdir(parents=True, exist_ok=True)
     changed = write_if_changed(path, text)
     print(f"{path}: {len(text.splitlines())} lines{'' if changed else ', unchanged'}")
+
+
+@app.command()
+def docs(
+    folder: Annotated[Path, typer.Argument(help="Where the pages are.")] = Path("docs"),
+) -> None:
+    """Write the pages that are made from the code: registers, stream format, the C header of the registers."""
+    from hw.reference import write
+
+    changed = write(folder)
+    print("\n".join(map(str, changed)) or f"{folder}: nothing has changed")
 
 
 @app.command()

@@ -40,7 +40,7 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "command", ["", "sim", "program", "synth", "train", "export", "verilog", "report", "report solver"]
+    "command", ["", "sim", "program", "synth", "train", "export", "verilog", "docs", "report", "report solver"]
 )
 def test_every_command_has_help(command):
     assert "Usage" in pactolus(*command.split(), "--help").stdout
@@ -124,6 +124,14 @@ def test_verilog_is_written_once(tmp_path):
     assert "unchanged" in pactolus("verilog", "--config", "tiny", cwd=tmp_path).stdout
     pactolus("verilog", "--config", "tiny", "--component", "mac_array", "-o", tmp_path / "a/b.v", cwd=tmp_path)
     assert "module mac_array" in (tmp_path / "a/b.v").read_text()
+    pactolus("verilog", "--config", "tiny", "--component", "accelerator", cwd=tmp_path)
+    assert "module accelerator(" in (tmp_path / "build/verilog/accelerator-tiny.v").read_text()
+
+
+def test_docs(tmp_path):
+    assert "docs/registers.md\n" in pactolus("docs", cwd=tmp_path).stdout
+    assert (tmp_path / "docs/registers.md").read_text() == (ROOT / "docs/registers.md").read_text()
+    assert pactolus("docs", cwd=tmp_path).stdout == "docs: nothing has changed\n"
 
 
 def test_solver_report(tmp_path):
