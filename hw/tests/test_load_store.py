@@ -100,10 +100,10 @@ def test_load_errors(config):
 
 
 def store(config, *, address, words_last, stall=0.0, mark=1, halt=None, seed=0):
-    """A STORE's words (cycle, data, last), the cycles of the mark, the address errors, the reads, the valid ones."""
+    """A STORE's words (cycle, data, last), the cycles of the mark, the address errors, the reads, the memory."""
     dut = Store(config)
     rng = random.Random(seed)
-    sent, marks, errors, valid = [], [], [], []
+    sent, marks, errors = [], [], []
     words = {n: rng.getrandbits(config.lanes * config.digit_bits) for n in range(config.activation_depth)}
     memory = Memory(dut.read, words)
 
@@ -115,8 +115,11 @@ def store(config, *, address, words_last, stall=0.0, mark=1, halt=None, seed=0):
             ctx.set(dut.o_output.ready, ready)
             ctx.set(dut.i_halt, halt is not None and cycle >= halt)
             now = None
+            # Busy from the cycle after the command to that in which the last word is taken, however long it waits.
+            busy = 0 < cycle and len(sent) <= words_last
+            assert ctx.get(dut.o_busy) == busy, cycle
+            assert ctx.get(dut.i_command.ready) == (not busy), cycle
             if ctx.get(dut.o_output.valid):
-                valid.append(cycle)
                 now = (ctx.get(dut.o_output.payload.data), ctx.get(dut.o_output.payload.last))
                 if ready:
                     sent.append((cycle, *now))
