@@ -7,13 +7,14 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import memory, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw import registers
 from hw.axi import OKAY, SLVERR, LiteSignature
 from hw.config import AcceleratorConfig
 from hw.program_format import Error
+from hw.ram import Ram
 from hw.registers import ADDRESS_BITS, COUNTER_BITS, LAYERS, Access
 
 __all__ = ["COMMAND_BITS", "ERROR_BITS", "Control"]
@@ -135,8 +136,8 @@ class Control(wiring.Component):
         m.d.sync += programs.eq(programs + self.i_done)
 
         # The layer table.
-        m.submodules.table = table = memory.Memory(shape=32, depth=LAYERS, init=[])
-        table_write, table_read = table.write_port(), table.read_port()
+        m.submodules.table = table = Ram(lane_bits=32, depth=LAYERS)
+        table_write, table_read = table.write, table.read[0]
         layers = Signal(range(LAYERS + 1))
         m.d.comb += [
             table_write.addr.eq(layers),

@@ -127,7 +127,9 @@ class ProgramFetch(wiring.Component):
     def elaborate(self, platform) -> Module:
         config, bits = self.config, self.config.stream_bits
         program, command, constants, weights = self.i_program, self.o_command, self.o_constants, self.o_weights
-        fields = command.payload
+        # Without reset: they mean nothing until they are valid.
+        fields = Signal(command.payload.shape(), reset_less=True)
+        requantization = Signal(constants.payload.shape(), reset_less=True)
         word = program.payload.data
         m = Module()
 
@@ -143,6 +145,8 @@ class ProgramFetch(wiring.Component):
         taken, good, wrong = Signal(), Signal(), Signal()
         ends, complete = Signal(), Signal()
         m.d.comb += [
+            command.payload.eq(fields),
+            constants.payload.eq(requantization),
             taken.eq(program.valid & program.ready),
             good.eq(taken & ~wrong),
             opcode.eq(Mux(index == 0, word[: len(opcode)], fields.opcode)),
@@ -159,7 +163,7 @@ class ProgramFetch(wiring.Component):
             with m.If(zeros == 0):
                 m.d.sync += constants.valid.eq(0)
             with m.Else():
-                m.d.sync += [zeros.eq(zeros - 1), *(constants.payload[name].eq(0) for name in CONSTANT_FIELDS)]
+                m.d.sync += [zeros.eq(zeros - 1), *(requantization[name].eq(0) for name in CONSTANT_FIELDS)]
 
         with m.If(good):
             m.d.sync += index.eq(Mux(ends, 0, index + 1))
@@ -272,7 +276,7 @@ class ProgramFetch(wiring.Component):
         reads_constants = state == _State.CONSTANTS
         for field, slot, value in _placed(constants_fields(config), word):
             name = field.name.removesuffix("_low").removesuffix("_high")
-            target = constants.payload[name]
+            target = requantization[name]
             target = target[32:] if field.name.endswith("_high") else target[:32]
             here = reads_constants & (index == slot)
             if name == "shift":
@@ -284,7 +288,7 @@ class ProgramFetch(wiring.Component):
                 m.d.sync += target.eq(value)
         with m.If(taken & reads_constants):
             # Those of the tile; its command may have been taken when the records of zeros leave.
-            m.d.sync += [constants.payload[name].eq(fields[name]) for name in _TILE_FIELDS]
+            m.d.sync += [requantization[name].eq(fields[name]) for name in _TILE_FIELDS]
 
         ends_program = reads_record & (opcode == Opcode.END) & ends
         check(Error.PROGRAM_SHORT, state != _State.FAILED, program.payload.last & ~ends_program)
