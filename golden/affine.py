@@ -31,16 +31,25 @@ class InexactError(ValueError):
 
 @dataclass(frozen=True)
 class Code:
-    """A tensor of codes, and the integers ``code - zero_point`` that are known to be all it takes; 0 is one of them."""
+    """A tensor of codes, and the integers that are known to be all it takes; 0 is one of them.
+
+    An integer of the file is ``code - zero_point + fill``, where ``fill`` is what the file pads the tensor with.
+    """
 
     tensor: Tensor
     low: int
     high: int
+    fill: int = 0
+
+    @property
+    def zero(self) -> int:
+        """The code of the file's 0."""
+        return self.tensor.zero_point - self.fill
 
     @property
     def codes(self) -> tuple[int, int]:
         """Smallest and largest code."""
-        return self.low + self.tensor.zero_point, self.high + self.tensor.zero_point
+        return self.low + self.zero, self.high + self.zero
 
 
 @dataclass(frozen=True)
@@ -76,9 +85,7 @@ class Sum:
         """The sum of the file's integers instead of codes: the zero point's share is in the offset."""
         sums = self.operation.weights.sum(axis=(1, 2, 3)) * self._positions
         one = rationals(np.ones(shape[0], np.int64))
-        return dataclasses.replace(
-            Expression.constant(shape, rationals(-self.source.tensor.zero_point * sums)), acc=self, slope=one
-        )
+        return dataclasses.replace(Expression.constant(shape, rationals(-self.source.zero * sums)), acc=self, slope=one)
 
 
 @dataclass(eq=False)
@@ -130,7 +137,7 @@ class Expression:
     def of(cls, code: Code) -> Expression:
         """The file's integers of a code tensor."""
         ones = np.ones(code.tensor.shape[0], np.int64)
-        number = cls.constant(code.tensor.shape, rationals(-code.tensor.zero_point * ones))
+        number = cls.constant(code.tensor.shape, rationals(-code.zero * ones))
         return dataclasses.replace(number, codes=((code, rationals(ones)),), code=code)
 
     @property

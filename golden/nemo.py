@@ -143,12 +143,16 @@ def convert(model: onnx.ModelProto, *, input_range: tuple[int, int] | None = Non
 
 @dataclass(frozen=True)
 class _Value:
-    """A tensor of the file: its expression, sizes without the batch, and whether its type is an integer."""
+    """A tensor of the file: its expression, sizes without the batch, and whether its type is an integer.
+
+    ``padding`` is what a Pad has put around it, with the integer ``fill``.
+    """
 
     expression: Expression
     sizes: tuple[int, ...]
     integer: bool
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    fill: int = 0
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,11 @@ class _Importer:
         self._input()
         result = self.graph.output[0].name
         makers = {node.outputs[0]: node for node in self.nodes}
+        ones = {name for name, value in self.constants.items() if value.size == 1 and value.item() == 1}
+        ones |= {
+            n.outputs[0] for n in self.nodes if n.operator == "Constant" and _constant_value(n).tolist() in (1, [1])
+        }
+        self.nodes = [_floor_division(node, makers, ones) for node in self.nodes]
         while result in makers and makers[result].operator in DROPPED_AT_THE_END:
             self.notices.append(f"{makers[result].label} at the end was dropped: the host computes it.")
             result = makers[result].inputs[0]
@@ -460,11 +469,15 @@ class _Importer:
         value, divisor, first = self._operands(node)
         if first or any(x <= 0 for x in divisor):
             raise UnsupportedModelError(f"{node.label} must divide a computed tensor by positive constants")
-        if not value.integer:
+        if all(x == 1 for x in divisor):
+            return value
+        rounding = node.attributes.get("rounding", "trunc" if value.integer else None)
+        if rounding is None:
             return self._scale(node, value, 1 / divisor)
-        # Whether x was rounded down before or not: where x/d is not negative, it is trunc(x/d).
+        # floor(floor(x)/d) = floor(x/d); and toward 0, whether x was rounded down or toward 0, if x/d is not negative.
+        rounding = "trunc" if value.expression.rounding == "trunc" else rounding
         scaled = dataclasses.replace(value.expression, rounding=None).scaled(1 / divisor)
-        return dataclasses.replace(value, expression=scaled.rounded("trunc"))
+        return dataclasses.replace(value, expression=scaled.rounded(rounding))
 
     def _add(self, node: _Node) -> _Value:
         if {f"{operand}_mul" for operand in ("in1", "in2", "out")} <= set(node.attributes):
@@ -514,10 +527,12 @@ class _Importer:
     def _requantizing_add(self, node: _Node) -> _Value:
         """quantlib's own Add: both operands, and then the sum, through clip(floor((x*mul + add) / 2**shift)).
 
-        What the file does not say is signed if it may be negative.
+        What the file does not say is taken as DORY takes it: signed if an operand is.
         """
+        values = [self._value(node, i) for i in (0, 1)]
+        signed = min(value.expression.limits()[0] for value in values) < 0
 
-        def requantized(value: _Value, prefix: str, low: int, output: str) -> _Value:
+        def requantized(value: _Value, prefix: str, output: str) -> _Value:
             given = {
                 key: node.attributes.get(f"{prefix}_{key}", 0) for key in ("mul", "add", "shift", "n_levels", "rq")
             }
@@ -525,19 +540,22 @@ class _Importer:
                 return value
             ones = rationals(np.ones(value.expression.shape[0], np.int64))
             value = self._shift(node, self._scale(node, value, ones * given["mul"]), ones * given["add"])
+            expression = value.expression.scaled(ones / (1 << given["shift"])).rounded("floor")
             half, odd = divmod(given["n_levels"], 2)
-            signed = node.attributes.get(f"{prefix}_signed", low < 0)
-            bounds = (-half, half - 1 + odd) if signed else (0, given["n_levels"] - 1)
-            expression = (
-                value.expression.scaled(ones / (1 << given["shift"])).rounded("floor").clipped(*map(Fraction, bounds))
-            )
-            self.values[output] = dataclasses.replace(value, expression=expression)
+            ranges = [(0, given["n_levels"] - 1), (-half, half - 1 + odd)]
+            if f"{prefix}_signed" not in node.attributes and any(
+                expression.clipped(*map(Fraction, each)).clips for each in ranges
+            ):
+                self.notices.append(
+                    f"{node.label} does not say whether its {prefix} is signed: taken to be "
+                    f"{'signed, as an operand is' if signed else 'unsigned, as both operands are'}."
+                )
+            chosen = ranges[bool(node.attributes.get(f"{prefix}_signed", signed))]
+            self.values[output] = dataclasses.replace(value, expression=expression.clipped(*map(Fraction, chosen)))
             return self.values[output]
 
-        values = [self._value(node, i) for i in (0, 1)]
-        lows = [value.expression.limits()[0] for value in values]
-        a, b = (requantized(values[i], f"in{i + 1}", lows[i], f"{node.outputs[0]}.in{i + 1}") for i in (0, 1))
-        return requantized(self._sum(node, a, b, 1), "out", min(lows), node.outputs[0])
+        a, b = (requantized(values[i], f"in{i + 1}", f"{node.outputs[0]}.in{i + 1}") for i in (0, 1))
+        return requantized(self._sum(node, a, b, 1), "out", node.outputs[0])
 
     def _floor(self, node: _Node) -> _Value:
         value = self._value(node)
@@ -671,7 +689,7 @@ class _Importer:
     ) -> _Value:
         """A convolution (``axes`` 2 or 1) or linear layer (0); ``plain``: it works pixel by pixel."""
         whole = value.expression.mean if plain else None
-        source = self._settle(value, node.label) if whole is None else whole.source
+        source = self._padded(node, value) if whole is None else whole.source
         codes, bits, grid = _weight_codes(node, weights)
         name = _printable(node.name)
         try:
@@ -738,7 +756,7 @@ class _Importer:
         factor: Fraction,
     ) -> _Value:
         """Sums over windows, channel by channel, times ``factor``: a convolution with weights 1."""
-        source = self._settle(value, node.label)
+        source = self._padded(node, value)
         channels = source.tensor.shape[0]
         ones = np.ones((channels, 1, *kernel), np.uint8)  # one bit on the odd grid: code 1 is the weight 1
         name = _printable(node.name)
@@ -759,8 +777,8 @@ class _Importer:
 
     def _max_pool(self, node: _Node, value: _Value, kernel: Any, stride: Any, pads: Any) -> _Value:
         source = self._settle(value, node.label)
-        if any(value.padding) and source.tensor.zero_point:
-            raise UnsupportedModelError(f"{node.label} must not read a padded tensor that may be negative")
+        if any(value.padding) and value.fill + source.tensor.zero_point:
+            raise UnsupportedModelError(f"{node.label} must read what is padded with its smallest value, if at all")
         name = _printable(node.name)
         try:
             operation = MaxPool2d(name, source.tensor.name, name, kernel, stride, tuple(pads))
@@ -790,13 +808,15 @@ class _Importer:
             pads = ends[0] + ends[1]
         constant = self._optional(node, 2, "its value")
         fill = node.attributes.get("value", 0) if constant is None else constant.reshape(-1)[0]
-        if node.attributes.get("mode", "constant") != "constant" or fill != 0:
-            raise UnsupportedModelError(f"{node.label} must pad with the constant 0")
+        if node.attributes.get("mode", "constant") != "constant" or fill != int(fill):
+            raise UnsupportedModelError(f"{node.label} must pad with a constant integer")
+        if any(value.padding) and fill != value.fill:
+            raise UnsupportedModelError(f"{node.label} must pad with {value.fill} as the Pad before it, not {fill}")
         if len(pads) != 2 * rank or any(pads[:2]) or any(pads[rank : rank + 2]) or min(pads) < 0 or rank < 3:
             raise UnsupportedModelError(f"{node.label} must add pixels around maps and nothing else, not {pads}")
         added = _four(pads[2:rank] + pads[rank + 2 :])
         top, left, bottom, right = (a + b for a, b in zip(value.padding, added, strict=True))
-        return dataclasses.replace(value, padding=(top, left, bottom, right))
+        return dataclasses.replace(value, padding=(top, left, bottom, right), fill=int(fill))
 
     def _window(self, node: _Node, value: _Value) -> tuple[Any, Any, Any, Any]:
         """Kernel, stride, padding and the padding without what a Pad before it adds, of a pool."""
@@ -846,6 +866,8 @@ class _Importer:
             raise UnsupportedModelError(f"{node.label} must have auto_pad NOTSET, VALID or SAME_*, not {mode}")
         if min(own) < 0:
             raise UnsupportedModelError(f"{node.label} must have pads of at least 0, not {own}")
+        if any(own) and value.fill:
+            raise UnsupportedModelError(f"{node.label} must not pad with 0 what a Pad before it pads with {value.fill}")
         top, left, bottom, right = (a + b for a, b in zip(own, value.padding, strict=True))
         return top, left, bottom, right
 
@@ -862,6 +884,22 @@ class _Importer:
             name = next(name for name, known in self.values.items() if known.expression is expression)
             expression.code = self._emit(name, label, expression)
         return expression.code
+
+    def _padded(self, node: _Node, value: _Value) -> Code:
+        """The codes of a value; with another zero point, if it is padded with something else than 0."""
+        code = self._settle(value, node.label)
+        if not value.fill:
+            return code
+        zero_point = code.tensor.zero_point + value.fill
+        if not 0 <= zero_point <= code.tensor.max_code:
+            raise UnsupportedModelError(
+                f"{node.label} must read what is padded with one of its values, not {value.fill}"
+            )
+        name = f"{code.tensor.name}.padded"
+        tensor = dataclasses.replace(code.tensor, name=self._tensor_name(name), zero_point=zero_point)
+        copy = Expression.of(code)
+        self._operate(copy.shifted(rationals(np.full(copy.shape[0], -value.fill))), tensor, name)
+        return dataclasses.replace(code, tensor=tensor, fill=value.fill)
 
     def _emit(self, name: str, label: str, expression: Expression) -> Code:
         if expression.fractional is not None:
@@ -990,6 +1028,36 @@ def _node(node: onnx.NodeProto, position: int) -> _Node:
     attributes = {key: value.decode() if isinstance(value, bytes) else value for key, value in attributes.items()}
     name = node.name or (node.output[0] if node.output else str(position))
     return _Node(node.op_type, name, tuple(node.input), tuple(node.output), attributes)
+
+
+def _floor_division(node: _Node, makers: dict[str, _Node], ones: set[str]) -> _Node:
+    """``node``; if it is the end of what PyTorch writes for a floor division of integers, one node for all of it.
+
+    That is ``q = Div(a, b)`` minus 1 where the remainder ``a - q*b`` is not 0 and one of a and b is negative.
+    """
+
+    def made_by(name: str, operator: str) -> _Node | None:
+        maker = makers.get(name)
+        while maker is not None and maker.operator in ("Cast", "Identity") and operator != maker.operator:
+            maker = makers.get(maker.inputs[0])
+        return maker if maker is not None and maker.operator == operator else None
+
+    if node.operator == "Sub":
+        quotient, fixup = made_by(node.inputs[0], "Div"), made_by(node.inputs[1], "Mul")
+        mask = None if fixup is None else made_by(fixup.inputs[0], "And")
+    elif node.operator == "Where":
+        quotient, fixup = made_by(node.inputs[2], "Div"), made_by(node.inputs[1], "Sub")
+        mask = made_by(node.inputs[0], "And")
+    else:
+        return node
+    if quotient is None or mask is None or fixup is None or fixup.inputs[1] not in ones:
+        return node
+    sign, unequal = made_by(mask.inputs[0], "Xor"), made_by(mask.inputs[1], "Not")
+    equal = None if unequal is None else made_by(unequal.inputs[0], "Equal")
+    rest = None if equal is None else made_by(equal.inputs[0], "Sub") or made_by(equal.inputs[0], "Mod")
+    if sign is None or rest is None or rest.inputs[0] != quotient.inputs[0]:
+        return node
+    return dataclasses.replace(node, operator="Div", inputs=quotient.inputs, attributes={"rounding": "floor"})
 
 
 def _constant_value(node: _Node) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from golden import nemo
 from golden.execute import execute
@@ -48,7 +48,7 @@ def compare(result, x, expected, least=1):
 
 def hidden(tensor, network):
     """Tensors that the file does not have: the input, and the first of two steps."""
-    return tensor.name == network.input.name or tensor.name.endswith((".unclipped", ".in1", ".in2"))
+    return tensor.name == network.input.name or tensor.name.endswith((".unclipped", ".padded"))
 
 
 def layers(result):
@@ -296,24 +296,71 @@ def test_two_accumulators_need_codes():
 
 
 def test_addition_of_quantlib_with_constants_inside():
+    """What such a node does not say is signed if an operand is; a notice says so where it matters."""
     maker = OnnxMaker((2, 4, 4), seed=13)
-    a, b = "x", block(maker, 2, source="x", low=-8, high=7)
+    b = block(maker, 2, source="x", low=-8, high=7)
     attributes = {
         "in1_mul": 7, "in1_add": -5, "in1_shift": 2, "in1_n_levels": 16, "in1_rq": 1,
         "in2_mul": 1, "in2_add": 0, "in2_shift": 0, "in2_n_levels": 256, "in2_rq": 0,
         "out_mul": 3, "out_add": 4, "out_shift": 3, "out_n_levels": 16, "out_rq": 1,
     }  # fmt: skip
-    maker.node("Add", a, b, add_bits=8, **attributes)
-    for extra, low, high in (({}, -8, 7), ({"out_signed": 0}, 0, 15)):
-        node = maker.nodes[-1]
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in extra.items())
-        result = nemo.convert(maker.model(), input_range=(0, 15))
+    maker.node("Add", "x", b, add_bits=8, **attributes)
+    for said, first, last in (({}, (-8, 7), (-8, 7)), ({"in1_signed": 0}, (0, 15), (-8, 7)),
+                              ({"in1_signed": 1, "out_signed": 0}, (-8, 7), (0, 15))):  # fmt: skip
+        model = maker.model()
+        model.graph.node[-1].attribute.extend(helper.make_attribute(key, value) for key, value in said.items())
+        result = nemo.convert(model, input_range=(0, 15))
+        assert result.notices == tuple(
+            f"Node 'Add_6' (Add) does not say whether its {which} is signed: taken to be signed, as an operand is."
+            for which in ("in1", "out")
+            if f"{which}_signed" not in said
+        )
         x = maker.rng.integers(0, 16, (3, 2, 4, 4))
         values = execute(result.network, result.encode(x))
-        second = result.integers(b, values[result.tensors[b]])
-        first = np.clip((7 * x - 5) >> 2, 0, 15)
+        total = np.clip((7 * x - 5) >> 2, *first) + result.integers(b, values[result.tensors[b]])
         got = result.integers(maker.last, values[result.tensors[maker.last]])
-        np.testing.assert_array_equal(got, np.clip((3 * (first + second) + 4) >> 3, low, high))
+        np.testing.assert_array_equal(got, np.clip((3 * total + 4) >> 3, *last))
+
+
+@pytest.mark.parametrize("form", ["sub", "where", "mod"])
+def test_floor_division_of_pytorch(form):
+    """Integer division with the correction that rounds down what is negative."""
+    maker = OnnxMaker((2, 5, 5), seed=23, opset=13)
+    maker.conv(maker.weights(3, 2, 3, 3))
+    a = maker.node("Cast", to=TensorProto.INT64)
+    b, zero, one = (maker.constant(x, np.int64) for x in (16, 0, 1))
+    quotient = maker.node("Div", a, b)
+    negative = maker.node("Xor", maker.node("Less", a, zero), maker.node("Less", b, zero))
+    rest = maker.node("Mod", a, b) if form == "mod" else maker.node("Sub", a, maker.node("Mul", quotient, b))
+    mask = maker.node("And", negative, maker.node("Not", maker.node("Equal", rest, zero)))
+    if form == "where":
+        total = maker.node("Where", mask, maker.node("Sub", quotient, one), quotient)
+    else:
+        total = maker.node("Sub", quotient, maker.node("Mul", maker.node("Cast", mask, to=TensorProto.INT64), one))
+    maker.node("Cast", to=TensorProto.FLOAT)
+    maker.clip(-8, 7)
+    result = nemo.convert(maker.model(), input_range=(0, 15))
+    x = maker.rng.integers(0, 16, (4, 2, 5, 5))
+    values = execute(result.network, result.encode(x))
+    expected = onnx_maker.run(maker.model(), x)
+    assert expected[total].min() < 0
+    np.testing.assert_array_equal(result.integers(maker.last, values[result.network.output.name]), expected[maker.last])
+
+
+def test_padding_with_another_number():
+    """NEMO shifts inputs to be positive and pads with what 0 has become."""
+    maker = OnnxMaker((2, 5, 5), seed=24)
+    maker.node("Pad", pads=[0, 0, 1, 2, 0, 0, 0, 1], value=7.0)
+    maker.conv(maker.weights(3, 2, 3, 3))
+    maker.requantize(3, low=-8, high=7)
+    maker.node("Pad", pads=[0, 0, 1, 1, 0, 0, 1, 1], value=-8.0)
+    maker.node("MaxPool", kernel_shape=[2, 2])
+    maker.node("Pad", pads=[0, 0, 1, 0, 0, 0, 0, 0], value=-3.0)
+    maker.node("Pad", pads=[0, 0, 0, 1, 0, 0, 0, 0], value=-3.0)
+    maker.node("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    maker.node("Mul", maker.last, maker.constant(4.0))
+    result = imported(maker, input_range=(-2, 13))
+    assert [t.name for t in result.network.tensors if t.name.endswith(".padded")] == ["x.padded", "t8.padded"]
 
 
 # ---- averages, ends and shapes -------------------------------------------------------------------------------------
