@@ -116,7 +116,7 @@ def store(config, *, address, words_last, stall=0.0, mark=1, halt=None, seed=0):
             ctx.set(dut.i_halt, halt is not None and cycle >= halt)
             now = None
             # Busy from the cycle after the command to that in which the last word is taken, however long it waits.
-            busy = 0 < cycle and len(sent) <= words_last
+            busy = cycle > 0 and len(sent) <= words_last
             assert ctx.get(dut.o_busy) == busy, cycle
             assert ctx.get(dut.i_command.ready) == (not busy), cycle
             if ctx.get(dut.o_output.valid):
