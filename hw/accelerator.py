@@ -31,8 +31,7 @@ class Accelerator(wiring.Component):
     ``tvalid`` low) nothing is transferred. A program packet that has not ended by then is taken for a new program, an
     output packet that has not ended never ends: transfers are to be finished or aborted before.
 
-    No output depends on an input of the same cycle, but for ``s_axis_program_tready``, which depends on nothing, and
-    streams' handshakes as :class:`Core` has them.
+    No output depends on an input of the same cycle.
 
     Parameters
     ----------
