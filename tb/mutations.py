@@ -31,7 +31,7 @@ from hw.pact_unit import PactUnit
 from hw.threshold_unit import ThresholdUnit
 from hw.verilog import generate
 from tb import examples, runner
-from tb.simulate import simulate_network
+from tb.layers import simulate_layers
 
 __all__ = ["MUTATIONS", "Mutation", "MutationError", "Outcome", "markdown", "run_all"]
 
@@ -320,7 +320,7 @@ def designs(scratch: Path) -> dict[str, Design]:
     def layers(simulation: runner.Simulation, directory: Path) -> str | None:
         try:
             for stalls in (0.0, 0.5, {"o_result": 0.8}):
-                report = simulate_network(
+                report = simulate_layers(
                     folder,
                     CONFIG,
                     simulation.simulator,

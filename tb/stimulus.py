@@ -20,17 +20,17 @@ depends on the simulator, and nothing knows how the RTL works inside.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from golden.execute import accumulate, weight_matrix, windows
+from golden.execute import weight_matrix, windows
 from golden.network import Conv2d, Grid, IntegerNetwork, Kind
-from golden.requantize import requantize
 from hw.config import AcceleratorConfig
+from tb.compare import Difference, compare
 
-__all__ = ["Difference", "Layer", "break_weight", "digit_words", "pack"]
+__all__ = ["Layer", "digit_words", "pack"]
 
 
 def pack(fields: Iterable[tuple[int, int]]) -> int:
@@ -81,32 +81,13 @@ def digit_words(codes: np.ndarray, *, lanes: int, digit_bits: int, digits: int) 
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The first place where a layer's results differ from golden's."""
-
-    layer: str
-    frame: int
-    channel: int
-    row: int
-    column: int
-    expected: int
-    got: int
-
-    def __str__(self) -> str:
-        return (
-            f"layer {self.layer}, frame {self.frame}, channel {self.channel}, row {self.row}, column {self.column}: "
-            f"expected {self.expected}, got {self.got}"
-        )
-
-
-@dataclass(frozen=True)
 class Layer:
     """The streams of one layer.
 
     Parameters
     ----------
     network, operation
-        The layer. The operation may differ from the network's own in its weight codes (:func:`break_weight`).
+        The layer.
     config : :class:`~hw.config.AcceleratorConfig`
         What it runs on; the network must have passed its ``check``.
     source, skip, expected : arrays (N, C, H, W)
@@ -312,63 +293,4 @@ class Layer:
 
     def difference(self, results: np.ndarray) -> tuple[int, Difference | None]:
         """How many results differ from golden's, and the first one that does (frames, then channels, rows, columns)."""
-        places = np.argwhere(results != self.expected)
-        if not len(places):
-            return 0, None
-        frame, channel, row, column = (int(index) for index in places[0])
-        expected, got = (int(values[frame, channel, row, column]) for values in (self.expected, results))
-        return len(places), Difference(self.operation.name, frame, channel, row, column, expected, got)
-
-
-def break_weight(
-    network: IntegerNetwork, operation: Conv2d, tensors: dict[str, np.ndarray]
-) -> tuple[Conv2d, tuple[int, ...]] | None:
-    """Change one weight code so that at least one of the layer's results changes.
-
-    Weights are tried in order, each with the code that is furthest from its own; golden computes the
-    consequence.
-
-    Returns
-    -------
-    (Conv2d, (O, C/groups, kh, kw) index) or None
-        The operation with the changed code and where it is; None when no such change has an effect on these
-        frames.
-    """
-    source, output = network.tensor(operation.input), network.tensor(operation.output)
-    codes = tensors[operation.input]
-    skip = tensors[operation.skip] if operation.skip is not None else None
-    acc = accumulate(codes, operation, network)
-    gathered = windows(codes, operation, source).astype(np.int64)
-    group_channels, kernel_height, kernel_width = operation.codes.shape[1:]
-    channels = operation.codes.shape[0] // operation.groups
-    largest = (1 << operation.bits) - 1
-    for channel in range(operation.codes.shape[0]):
-        constants, part_skip = operation.requantize, None
-        if constants is not None:
-            one = slice(channel, channel + 1)
-            multiplier = constants.skip_multiplier
-            constants = replace(
-                constants,
-                multiplier=constants.multiplier[one],
-                bias=constants.bias[one],
-                shift=constants.shift[one],
-                skip_multiplier=None if multiplier is None else multiplier[one],
-            )
-            part_skip = None if skip is None else skip[:, one]
-        for index in np.ndindex(group_channels, kernel_height, kernel_width):
-            old = int(operation.codes[(channel, *index)])
-            new = 0 if 2 * old > largest else largest
-            c, y, x = index
-            if operation.broadcast:
-                taps = gathered[:, 0].reshape(gathered.shape[0], 1, -1, group_channels)[..., c].sum(axis=2)
-            else:
-                taps = gathered[:, channel // channels, :, (y * kernel_width + x) * group_channels + c]
-            step = operation.grid.p(operation.bits) * (new - old) * taps.reshape(-1, 1, *output.shape[1:])
-            changed = acc[:, channel : channel + 1] + step
-            if constants is not None:
-                changed = requantize(changed, constants, output.bits, part_skip)
-            if (changed != tensors[operation.output][:, channel : channel + 1]).any():
-                broken = operation.codes.copy()
-                broken[(channel, *index)] = new
-                return replace(operation, codes=broken), (channel, *index)
-    return None
+        return compare(self.operation.name, self.expected, results)

@@ -12,7 +12,7 @@ from golden.execute import accumulate, execute
 from golden.network import Conv2d, IntegerNetwork
 from hw.config import PRESETS, AcceleratorConfig
 from tb import examples
-from tb.stimulus import Layer, break_weight, digit_words, pack
+from tb.stimulus import Layer, digit_words, pack
 
 CONFIGS = [
     PRESETS["tiny"],
@@ -193,30 +193,3 @@ def test_difference_names_the_first_place() -> None:
         str(difference)
         == f"layer first, frame 1, channel 2, row 3, column 4: expected {expected}, got {expected + 1}"
     )
-
-
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
-def test_break_weight_changes_a_result(network: IntegerNetwork) -> None:
-    tensors = execute(network, examples.random_codes(network, 1, seed=5))
-    config = PRESETS["small"]
-    for operation in network.operations:
-        if not isinstance(operation, Conv2d):
-            continue
-        found = break_weight(network, operation, tensors)
-        assert found is not None
-        broken, index = found
-        assert np.argwhere(broken.codes != operation.codes).tolist() == [list(index)]
-        layer = Layer.of(network, broken, config, tensors)
-        words = [
-            w for _, out in model(config, layer.beats(), layer.records(), layer.skip_words()) for w in out
-        ]
-        count, difference = layer.difference(layer.decode(words))
-        assert count > 0 and difference is not None and difference.channel == index[0]
-
-
-def test_break_weight_says_when_it_cannot() -> None:
-    network = examples.residual_network(4)
-    operation = network.operations[0]
-    assert isinstance(operation, Conv2d) and network.input.zero_point == 0
-    tensors = execute(network, np.zeros((1, *network.input.shape), np.uint8))
-    assert break_weight(network, operation, tensors) is None

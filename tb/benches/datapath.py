@@ -1,17 +1,14 @@
-"""Bench of the Datapath: the layers of an integer network, each fed golden's input to it, compared with
-golden's output.
+"""Bench of the Datapath: the layers of an integer network, each fed golden's input to it.
 
 Job: ``config`` (the fields of an AcceleratorConfig), ``vectors`` (a folder of golden vectors), ``frames``
-(how many of them), ``broken`` (``null``, or operation, index and code of one weight that the RTL is given
-differently), ``stalls`` (probabilities by stream), ``together`` (whether the layers follow each other
-without a pause) and ``results`` (file that gets one JSON line per layer).
+(how many of them), ``stalls`` (probabilities by stream), ``together`` (whether the layers follow each other
+without a pause) and ``results`` (file that gets one JSON line per layer: its name, cycles and result words).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -32,15 +29,9 @@ def layers(parameters: dict[str, Any]) -> Iterator[Layer]:
     config = AcceleratorConfig(**parameters["config"])
     network, tensors = vectors.read(parameters["vectors"])
     tensors = {name: values[: parameters["frames"]] for name, values in tensors.items()}
-    broken = parameters["broken"]
     for operation in network.operations:
-        if not isinstance(operation, Conv2d):
-            continue
-        if broken is not None and broken["operation"] == operation.name:
-            codes = operation.codes.copy()
-            codes[tuple(broken["index"])] = broken["code"]
-            operation = replace(operation, codes=codes)
-        yield Layer.of(network, operation, config, tensors)
+        if isinstance(operation, Conv2d):
+            yield Layer.of(network, operation, config, tensors)
 
 
 def without_spare_lanes(config: AcceleratorConfig) -> Callable[[str], str] | None:
@@ -60,8 +51,8 @@ def without_spare_lanes(config: AcceleratorConfig) -> Callable[[str], str] | Non
 
 
 @cocotb.test(**LIMIT)
-async def layers_equal_golden(dut: Any) -> None:
-    """Streams every layer and reports each; the comparison's outcome is in the results file."""
+async def layers_run(dut: Any) -> None:
+    """Streams every layer and writes what comes out into the results file."""
     parameters = job()
     random = Random(cocotb.RANDOM_SEED)
     stalls = parameters["stalls"]
@@ -94,14 +85,11 @@ async def layers_equal_golden(dut: Any) -> None:
         for group in [list(everything)] if parameters["together"] else ([layer] for layer in everything):
             words, cycles = await stream(group)
             for layer in group:
-                mismatches, difference = layer.difference(layer.decode(words[: layer.result_count]))
-                words = words[layer.result_count :]
                 line = {
                     "name": layer.operation.name,
-                    "compared": layer.expected.size,
-                    "mismatches": mismatches,
                     "cycles": cycles if len(group) == 1 else None,
-                    "difference": None if difference is None else asdict(difference),
+                    "words": words[: layer.result_count],
                 }
+                words = words[layer.result_count :]
                 results.write(json.dumps(line) + "\n")
                 results.flush()
