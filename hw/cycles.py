@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hw.config import AcceleratorConfig
-from hw.program import Program
 from hw.program_format import COMMANDS, HEADER, Opcode, constants_fields, record_words
 from hw.tiles import Command
+
+if TYPE_CHECKING:
+    from hw.program import Program
 
 __all__ = ["Cycles", "LayerCycles", "array_latency", "predict"]
 

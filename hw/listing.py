@@ -1,4 +1,4 @@
-"""A program as text that a person can check by hand: the buffer plan, then one line a command."""
+"""A program as text that a person can check by hand: the buffer plan, then one line a command; and its cycles."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from golden.network import Kind, Tensor
+from hw.cycles import predict
 from hw.program_format import LOOPS, Opcode
 from hw.tiles import Command, digits
 
 if TYPE_CHECKING:
     from hw.program import Program
 
-__all__ = ["listing"]
+__all__ = ["cycles_listing", "listing"]
 
 LEGEND = """\
 Addresses are words of the buffer. "weights": two's complement ("signed") or on the odd grid. "reads A (x, y) of W×H":
@@ -20,6 +21,10 @@ the first tap, in a map W wide and H high; "pad c/n": a position outside holds c
 word. "loops", innermost first, are name·iterations(dx, dy, address): what each iteration but the first adds, the way
 back of the loops inside included. "writes A+s×n": n pixels, s words apart; "slot": which requantizer-wide group of
 lanes of the first word the tile begins in."""
+
+CYCLES_LEGEND = """\
+drain: a beat waits until the results before it have left the requantizers and are written. program: the array waits for
+a tile's constants and weights. latency: from the start to the first beat, from the last beat to the last result."""
 
 
 def listing(program: Program) -> str:
@@ -42,6 +47,25 @@ def listing(program: Program) -> str:
             "",
         ]
     )
+
+
+def cycles_listing(program: Program) -> str:
+    """Where the cycles of a program go, as :func:`hw.cycles.predict` says, ending in a newline."""
+    predicted = predict(program)
+    array = program.config.rows * program.config.lanes
+    rows: list[tuple[str, ...]] = [("", "cycles", "beats", "drain", "program", "latency", "utilization")]
+    moves = list(predicted.moves)
+    rows += [(*map(str, moves[0]), *[""] * 5)]
+    for planned, layer in zip(program.layers, predicted.layers, strict=True):
+        counts = (layer.cycles, layer.beats, layer.drain, layer.program, layer.latency)
+        rows.append((layer.name, *map(str, counts), f"{planned.macs / (layer.cycles * array):.1%}"))
+    rows += [(*map(str, move), *[""] * 5) for move in moves[1:]]
+    sums = [sum(getattr(layer, name) for layer in predicted.layers) for name in ("drain", "program", "latency")]
+    products = sum(layer.macs for layer in program.layers)
+    whole = f"{products / (predicted.total * array):.1%}"
+    rows.append(("all", str(predicted.total), str(predicted.beats), *map(str, sums), whole))
+    head = f"Cycles of {program.network.name} on {program.config.name}, streams never waiting."
+    return "\n".join([head, "", *_table(rows, right=range(1, 7)), "", CYCLES_LEGEND, ""])
 
 
 def _table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:

@@ -27,7 +27,6 @@ from hw.words import cut, join, pack_digits, pack_record, unpack_digits
 __all__ = ["PlannedLayer", "Program", "build"]
 
 
-
 @dataclass(frozen=True)
 class PlannedLayer:
     """What was decided about a layer.
@@ -237,10 +236,11 @@ def build(network: IntegerNetwork, config: AcceleratorConfig, *, trace: bool = F
 
 
 def _cycles(layer: Layer, config: AcceleratorConfig) -> int:
-    """About how many cycles the first layer takes, its input's LOAD included; see :class:`~hw.datapath.Datapath`."""
+    """About how many cycles the first layer takes, its input's LOAD included; :mod:`hw.cycles` has the exact number."""
     groups = config.rows // config.requant_lanes
-    beats = sum(max(tile.position_beats, groups) for tile in tiles(layer, config)) * layer.positions
-    return beats + tensor_words(layer.source, config)
+    window = groups * (layer.window - 1 + digits(layer.output, config))
+    beats = sum(max(tile.position_beats * layer.window, window) for tile in tiles(layer, config))
+    return beats * layer.positions // layer.window + tensor_words(layer.source, config)
 
 
 def _build(network: IntegerNetwork, config: AcceleratorConfig, layers: list[Layer], trace: bool) -> Program:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from hw.cycles import predict
 from hw.program import Program
 
 __all__ = ["packets_text", "write"]
@@ -68,6 +69,7 @@ def write(folder: str | os.PathLike[str], program: Program, tensors: dict[str, n
         "program_words": len(words),
         "input_words": sum(map(len, inputs)),
         "expected_words": sum(map(len, expected)),
+        "predicted_cycles": predict(program).total,
         "outputs": [{"tensor": name, "words": count} for name, count in program.outputs],
     }
     bits = program.config.stream_bits

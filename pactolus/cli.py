@@ -159,6 +159,7 @@ def program(
     network: Annotated[str, typer.Argument(help="A committed or generated network, or a folder of vectors.")],
     config: Annotated[str, typer.Option(help="Preset of the hardware.")] = "small",
     show: Annotated[bool, typer.Option("--list", help="Print the commands for reading; write only with -o.")] = False,
+    cycles: Annotated[bool, typer.Option("--cycles", help="Print where the cycles go; write only with -o.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Store every layer's output, not the last one only.")] = False,
     frames: Annotated[int, typer.Option(min=1, help="Frames of input to write.")] = 1,
     output: Annotated[
@@ -169,14 +170,17 @@ def program(
     from golden import vectors
     from hw import program_files
     from hw.config import preset
+    from hw.listing import cycles_listing
     from hw.program import build
 
     integers, tensors = vectors.read(vectors.find(network, BUILD / "vectors"))
     built = build(integers, preset(config), trace=trace)
     if show:
         print(built.listing(), end="")
-        if output is None:
-            return
+    if cycles:
+        print(cycles_listing(built), end="")
+    if (show or cycles) and output is None:
+        return
     available = len(tensors[integers.input.name])
     if frames > available:
         raise ValueError(f"Frames must be between 1 and {available}, those of the vectors, not {frames}")

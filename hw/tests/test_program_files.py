@@ -6,6 +6,7 @@ import pytest
 
 from golden import vectors
 from hw.config import PRESETS
+from hw.cycles import predict
 from hw.program import build
 from hw.program_files import packets_text, write
 from hw.tests.program_interpreter import Interpreter
@@ -48,6 +49,7 @@ def test_the_files_run(config, tmp_path):
         "program_words": len(words),
         "input_words": sum(map(len, inputs)),
         "expected_words": sum(map(len, expected)),
+        "predicted_cycles": predict(program).total,
         "outputs": [{"tensor": name, "words": count} for name, count in program.outputs],
     }
     assert (tmp_path / "a/listing.txt").read_text() == program.listing()

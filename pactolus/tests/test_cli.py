@@ -87,6 +87,8 @@ def test_program(tmp_path):
     """Listed, the program is read; else its files are written, for as many frames as wanted."""
     listing = pactolus("program", "digits-plain-w4a4", "--config", "tiny", "--list", cwd=tmp_path).stdout
     assert listing.startswith("Program of digits-plain-w4a4 for tiny: 4 rows, 4 lanes, 2-bit digits.\n")
+    table = pactolus("program", "digits-plain-w4a4", "--config", "tiny", "--cycles", cwd=tmp_path).stdout
+    assert re.search(r"^conv2 +73\d\d\d +73728 +0 ", table, re.MULTILINE)
     assert not list(tmp_path.iterdir())
     done = pactolus("program", "digits-plain-w4a4", "--config", "tiny", "--frames", "2", cwd=tmp_path)
     folder = tmp_path / "build/programs/digits-plain-w4a4-tiny"
