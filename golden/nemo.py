@@ -315,7 +315,10 @@ class _Importer:
             return
         if compute is None:
             raise UnsupportedModelError(f"{node.label} must compute a constant")
-        self.values[node.outputs[0]] = compute(self, node)
+        try:
+            self.values[node.outputs[0]] = compute(self, node)
+        except (KeyError, IndexError) as error:
+            raise UnsupportedModelError(f"{node.label} must have all that its operator needs, not so {error}") from None
 
     def _value(self, node: _Node, index: int = 0, *, padded: bool = False) -> _Value:
         """What a node reads."""
@@ -961,21 +964,19 @@ class _Importer:
 
 def _weight_codes(node: _Node, weights: np.ndarray) -> tuple[np.ndarray, int, Grid]:
     """Weight codes, bits and grid of integer weights: the fewest bits; the odd grid where that saves some."""
-    if weights.dtype.kind not in "iuf" or weights.size == 0 or not np.array_equal(weights, np.rint(weights)):
+    finite = weights.dtype.kind in "iuf" and weights.size and np.isfinite(weights).all()
+    if not finite or not np.array_equal(weights, np.rint(weights)):
         raise UnsupportedModelError(f"{node.label} must have integer weights")
-    low, high = float(weights.min()), float(weights.max())
-    if max(-low, high) > 1 << MAX_CODE_BITS:
-        raise UnsupportedModelError(
-            f"{node.label} must have weights of at most {MAX_CODE_BITS} bits, not {low}..{high}"
-        )
-    integers = weights.astype(np.int64)
-    bits, grid = signed_width(int(low), int(high)), Grid.TWOS_COMPLEMENT
-    if (integers % 2 == 1).all() and max(-low, high) < 1 << (bits - 1):
-        bits, grid = max(1, int(max(-low, high)).bit_length()), Grid.ODD
+    low, high = int(weights.min()), int(weights.max())
+    largest = max(-low, high)
+    bits, grid = signed_width(low, high), Grid.TWOS_COMPLEMENT
+    if largest < 1 << (bits - 1) and (weights % 2 == 1).all():
+        bits, grid = max(1, largest.bit_length()), Grid.ODD
     if bits > MAX_CODE_BITS:
         raise UnsupportedModelError(
             f"{node.label} must have weights of at most {MAX_CODE_BITS} bits, not {low}..{high}"
         )
+    integers = weights.astype(np.int64)
     return (integers + grid.c(bits)) // grid.p(bits), bits, grid
 
 

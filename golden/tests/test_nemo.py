@@ -498,6 +498,243 @@ def test_names_become_file_names():
     assert result.tensors == {"x": "x", "//": "unnamed", "x:0": "x_0"}
 
 
+# ---- refusals ------------------------------------------------------------------------------------------------------
+
+
+def node(operator, *inputs, before=(), **attributes):
+    """A model of one node (named by its operator) behind those of ``before``; arrays become constants."""
+
+    def build():
+        maker = OnnxMaker((2, 4, 4))
+
+        def put(operator, *inputs, **attributes):
+            names = [maker.last if x is ... else x if isinstance(x, str) else maker.constant(x, None) for x in inputs]
+            maker.node(operator, *names, name=operator, **attributes)
+
+        for each in before:
+            put(*each)
+        put(operator, *inputs, **attributes)
+        return maker.model()
+
+    return build
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+FLAT = ("Flatten", "x")
+PADS = np.array([0, 0, 1, 0, 0, 0, 0, 0])
+THIRDS = ("Div", ..., np.float32(3))
+REFUSED = [  # the operator that is named, and what is said of it; "..." stands for any rest
+    ("Exp is of an operator that is not among Add, AveragePool, ...", node("Exp", "x")),
+    ("Gather must compute a constant", node("Gather", "x", np.int64(0), axis=2)),
+    ("Conv reads 'y', which nothing makes", node("Conv", "y", ones(1, 2, 1, 1))),
+    ("Conv must have a constant as its weights", node("Conv", "x", "x")),
+    ("Conv must have integer weights", node("Conv", "x", np.full((1, 2, 1, 1), 0.5, np.float32))),
+    ("Conv must have integer weights", node("Conv", "x", np.full((1, 2, 1, 1), np.inf, np.float32))),
+    ("Conv must have weights of at most 16 bits, not 1..40000",
+     node("Conv", "x", np.array([1, 40000], np.float32).reshape(1, 2, 1, 1))),
+    ("Conv must convolve (N, C, H, W) or (N, C, L) with weights to suit, not (1, 2, 1)",
+     node("Conv", "x", ones(1, 2, 1))),
+    ("Conv must have weights for 2 channels, not 3", node("Conv", "x", ones(1, 3, 1, 1))),
+    ("Conv must make a layer: Groups of operation 'Conv' must divide 3 output channels, not 2",
+     node("Conv", "x", ones(3, 1, 1, 1), group=2)),
+    ("Conv must have weights of its kernel_shape, not (1, 2, 1, 1)",
+     node("Conv", "x", ones(1, 2, 1, 1), kernel_shape=[3, 3])),
+    ("Conv must have a window that fits (4, 4)", node("Conv", "x", ones(1, 2, 5, 1))),
+    ("Conv must have auto_pad NOTSET, VALID or SAME_*, not SAME",
+     node("Conv", "x", ones(1, 2, 1, 1), auto_pad="SAME")),
+    ("Conv must have pads of at least 0, not (-1, 0, 0, 0)",
+     node("Conv", "x", ones(1, 2, 1, 1), pads=[-1, 0, 0, 0])),
+    ("Conv must have a bias of 1 finite numbers, not (2,)",
+     node("Conv", "x", ones(1, 2, 1, 1), ones(2))),
+    ("Conv must read integers, but 't0' holds fractions: a Floor is missing",
+     node("Conv", ..., ones(1, 2, 1, 1), before=[THIRDS])),
+    ("Conv must read integers of at most 16 bits, but 't0' has 0..76500: a Clip is missing",
+     node("Conv", ..., ones(1, 2, 1, 1), before=[("Mul", "x", np.float32(300))])),
+    ("Mul must have integers as constants",
+     node("MaxPool", before=[("Mul", "x", np.float32(1.5)), ("Floor",)])),
+    ("Add must have integers as constants", node("MaxPool", before=[("Add", "x", np.float32(0.5)), ("Floor",)])),
+    ("Mul must have a constant as an operand", node("Mul", "x", "x")),
+    ("Mul must have finite numbers as constants", node("Mul", "x", np.float32(np.nan))),
+    ("Mul must have one constant, or one for each of 2 channels, not shape (4,)",
+     node("Mul", "x", ones(4))),
+    ("Mul must have one constant, or one for each of 2 channels, not shape (32,)",
+     node("Mul", ..., ones(32), before=[FLAT])),
+    ("Div must divide a computed tensor by positive constants", node("Div", np.float32(2), "x")),
+    ("Div must divide a computed tensor by positive constants", node("Div", "x", np.float32(-2))),
+    ("Add must add tensors of one shape, not (2, 4, 4) and (32,)", node("Add", "x", ..., before=[FLAT])),
+    ("BitShift must shift a computed tensor right by constants",
+     node("BitShift", "x", np.uint8(1), direction="LEFT")),
+    ("BitShift must shift what is never negative: put a Clip at 0 before it",
+     node("BitShift", ..., np.uint8(1), before=[("Sub", "x", np.float32(1))], direction="RIGHT")),
+    ("Clip must clip all channels to one range, low before high", node("Clip", "x", min=3.0, max=1.0)),
+    ("Max must clip all channels to one range, low before high",
+     node("Max", "x", np.array([1, 2], np.float32).reshape(2, 1, 1))),
+    ("MaxPool must read what is clipped to a range with 0 in it, not so 't0'",
+     node("MaxPool", before=[("Max", "x", np.float32(2))])),
+    ("MaxPool must have dilations of 1, not (2, 2)", node("MaxPool", dilations=[2, 2], kernel_shape=[2, 2])),
+    ("MaxPool must make a pool: Padding of operation 'MaxPool' must be smaller than the kernel, ...",
+     node("MaxPool", kernel_shape=[2, 2], pads=[2, 0, 0, 0])),
+    ("MaxPool must pool maps (N, C, H, W) or (N, C, L)", node("MaxPool", before=[FLAT])),
+    ("AveragePool must count its padding (count_include_pad), or have none",
+     node("AveragePool", kernel_shape=[2, 2], pads=[1, 1, 0, 0])),
+    ("AveragePool must not average windows that end outside (ceil_mode)",
+     node("AveragePool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)),
+    ("GlobalAveragePool must read maps (N, C, H, W) or (N, C, L), not (N, features)",
+     node("GlobalAveragePool", before=[FLAT])),
+    ("ReduceMean must reduce the whole map of each channel, not axes [1]",
+     node("ReduceMean", axes=[1])),
+    ("Pad must pad with a constant integer", node("Pad", pads=[0] * 8, value=0.5)),
+    ("Pad must pad with a constant integer", node("Pad", pads=[0] * 8, mode="reflect")),
+    ("Pad must add pixels around maps and nothing else, not [0, 1, 0, 0, 0, 0, 0, 0]",
+     node("Pad", pads=[0, 1, 0, 0, 0, 0, 0, 0])),
+    ("Pad must have a constant as its pads",
+     node("Pad")),
+    ("Cast must have all that its operator needs, not so 'to'", node("Cast")),
+    ("Cast must make integers, float32 or float64, not float16", node("Cast", to=TensorProto.FLOAT16)),
+    ("Cast must make what int8 holds, not 0..255", node("Cast", to=TensorProto.INT8)),
+    ("Gemm must not transpose what it reads",
+     node("Gemm", ..., ones(32, 1), before=[FLAT], transA=1)),
+    ("MatMul must multiply (N, features) by (features, outputs), not (2, 4, 4) by (4, 1)",
+     node("MatMul", "x", ones(4, 1))),
+    ("MatMul must read a computed tensor, not a constant", node("MatMul", ones(4, 1), "x")),
+    ("Flatten must flatten from axis 1 on, not 2", node("Flatten", "x", axis=2)),
+    ("Reshape must flatten a frame, or add and remove axes of size 1, not make (4, 2, 4) of (2, 4, 4)",
+     node("Reshape", "x", np.array([1, 4, 2, 4]))),
+    ("Reshape must leave the batch alone, not reshape to [2, 16]", node("Reshape", "x", np.array([2, 16]))),
+    ("Squeeze must remove axes of size 1 behind the batch, not [2]", node("Squeeze", "x", axes=[2])),
+    ("Unsqueeze must add axes behind the batch, not [0]", node("Unsqueeze", "x", axes=[0])),
+    ("Concat must have constants that can be computed: ...",
+     node("Concat", np.ones(2), np.ones((2, 2)), axis=0)),
+    ("Output 't0' must be computed from the input", node("Identity", np.ones(3))),
+    ("Output 't0' must be computed by at least one operation", node("Identity", "x")),
+    ("Output 't0' must not be a padded tensor", node("Pad", pads=[0, 0, 1, 0, 0, 0, 0, 0])),
+    ("Relu must not read a padded tensor: only convolutions and pools may",
+     node("Relu", before=[("Pad", "x", PADS)])),
+    ("MaxPool must read what is padded with its smallest value, if at all",
+     node("MaxPool", before=[("Pad", "x", PADS, np.float32(3))], kernel_shape=[2, 2])),
+    ("Pad must pad with 3 as the Pad before it, not 0",
+     node("Pad", before=[("Pad", "x", PADS, np.float32(3))], pads=[0] * 8)),
+    ("Conv must not pad with 0 what a Pad before it pads with 3",
+     node("Conv", ..., ones(1, 2, 3, 3), pads=[1] * 4,
+          before=[("Pad", "x", PADS, np.float32(3))])),
+    ("Conv must read what is padded with one of its values, not 256",
+     node("Conv", ..., ones(1, 2, 3, 3),
+          before=[("Pad", "x", PADS, np.float32(256))])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "build"), REFUSED)
+def test_refusals_name_the_node_and_the_reason(sentence, build):
+    with pytest.raises(nemo.UnsupportedModelError) as error:
+        nemo.convert(build())
+    operator, _, reason = sentence.partition(" ")
+    expected = sentence if operator == "Output" else f"Node {operator!r} ({operator}) {reason}"
+    assert str(error.value).startswith(expected.removesuffix("..."))
+    assert expected.endswith("...") or str(error.value) == expected
+
+
+def test_truncation_must_not_be_seen():
+    maker = OnnxMaker((2, 4, 4), seed=20)
+    maker.conv(maker.weights(3, 2, 1, 1))
+    maker.node("Cast", to=TensorProto.INT64)
+    maker.node("Div", maker.last, maker.constant(8, np.int64))
+    maker.node("MaxPool", name="pool")
+    sentence = (
+        r"^Node 'pool' \(MaxPool\) must read what was rounded down, but 't2' was rounded toward 0 and may be neg.*$"
+    )
+    with pytest.raises(nemo.UnsupportedModelError, match=sentence):
+        nemo.convert(maker.model())
+
+
+def test_channels_must_be_clipped_alike():
+    maker = OnnxMaker((2, 4, 4), seed=21)
+    maker.conv(maker.weights(2, 2, 1, 1))
+    maker.node("Div", maker.last, maker.constant(4.0))
+    maker.node("Clip", min=0.0, max=255.0)
+    maker.node("Mul", maker.last, maker.constant([[[1.0]], [[2.0]]]), name="mul")
+    with pytest.raises(nemo.UnsupportedModelError, match=r"^Node 'mul' \(Mul\) must read integers, but 't2' holds .*$"):
+        nemo.convert(maker.model())
+
+
+def test_inputs_and_outputs():
+    def refused(sentence, model, **options):
+        with pytest.raises(nemo.UnsupportedModelError, match=sentence):
+            nemo.convert(model, **options)
+
+    maker = OnnxMaker((2, 4, 4))
+    maker.node("MaxPool", kernel_shape=[2, 2])
+    model = maker.model()
+    refused(r"^Input range must contain 0 and another integer, not 1..5$", model, input_range=(1, 5))
+    refused(r"^Input range must contain 0 and another integer, not 0..0$", model, input_range=(0, 0))
+    refused(r"^Input range must fit 16 bits, not 0..65536$", model, input_range=(0, 1 << 16))
+    two = onnx.ModelProto.FromString(model.SerializeToString())
+    two.graph.output.append(helper.make_empty_tensor_value_info("x"))
+    refused(r"^Model must have one output, not 2$", two)
+    two = onnx.ModelProto.FromString(model.SerializeToString())
+    two.graph.input.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2]))
+    refused(r"^Model must have one input, not 2$", two)
+    open_shape = OnnxMaker((2, "H", 4))
+    open_shape.node("Relu")
+    refused(r"^Input 'x' must have shape \(N, C, H, W\), .* of fixed sizes, not \(1, 2, 'H', 4\)$", open_shape.model())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given", "low", "high", "bits"),
+    [
+        (TensorProto.FLOAT, None, 0, 255, 8),
+        (TensorProto.INT8, None, -128, 127, 8),
+        (TensorProto.UINT8, None, 0, 255, 8),
+        (TensorProto.INT16, None, -(1 << 15), (1 << 15) - 1, 16),
+        (TensorProto.INT64, None, 0, 255, 8),
+        (TensorProto.FLOAT, (-1, 1), -1, 1, 2),
+        (TensorProto.FLOAT, (0, 1), 0, 1, 1),
+    ],
+)
+def test_what_the_input_holds(dtype, given, low, high, bits):
+    maker = OnnxMaker((2, 4, 4), dtype=dtype)
+    maker.node("MaxPool", kernel_shape=[2, 2])
+    result = nemo.convert(maker.model(), input_range=given)
+    source = result.network.input
+    assert (source.bits, source.zero_point) == (bits, -low)
+    assert result.notices == (() if given else (
+        f"Input 'x' is taken to hold {low}..{high}, since the file does not say what it holds.",))  # fmt: skip
+    x = np.full((1, 2, 4, 4), low)
+    x[0, 0, 0, 0] = high
+    np.testing.assert_array_equal(result.integers("x", result.encode(x)), x)
+    np.testing.assert_array_equal(result.encode(x.reshape(1, 32).astype(float)), result.encode(x))
+
+    def refused(sentence, values):
+        with pytest.raises(nemo.UnsupportedModelError, match=sentence):
+            result.encode(values)
+
+    refused(r"^Values of input 'x' must be integers, not float64 numbers$", x + 0.5)
+    refused(r"^Values of input 'x' must have shape \(N, 2, 4, 4\), not \(1, 2, 4, 5\)$", np.zeros((1, 2, 4, 5)))
+    most = (1 << bits) - 1 + low
+    refused(
+        rf"^Values of input 'x' must be between {low} and {most}, not {low}..{most + 1}$",
+        np.where(x == high, most + 1, x),
+    )
+
+
+def test_files_that_are_no_models(tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    with pytest.raises(nemo.UnsupportedModelError, match=r"^File '.*broken.onnx' must be an ONNX model: "):
+        nemo.load(tmp_path / "broken.onnx")
+    with pytest.raises(OSError):
+        nemo.load(tmp_path / "absent.onnx")
+    maker = OnnxMaker((2, 4, 4))
+    maker.node("MaxPool", kernel_shape=[2, 2])
+    onnx.save(maker.model(), tmp_path / "my net.onnx")
+    assert nemo.load(tmp_path / "my net.onnx").network.name == "my_net"
+    assert nemo.load(tmp_path / "my net.onnx", name="other").network.name == "other"
+
+
+# ---- random networks ----------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("first", range(0, 120, 20))
 def test_random_networks(first):
     """Networks of all the idioms, every tensor equal to ONNX Runtime's."""
