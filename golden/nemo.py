@@ -32,6 +32,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from golden import vectors
 from golden.affine import INFINITY, Code, Expression, InexactError, Sum, rationals, requantization
 from golden.network import (
     MAX_CODE_BITS,
@@ -48,7 +49,7 @@ from golden.network import (
     signed_width,
 )
 
-__all__ = ["Import", "UnsupportedModelError", "convert", "load"]
+__all__ = ["Import", "UnsupportedModelError", "convert", "import_file", "load"]
 
 DROPPED_AT_THE_END = ("Sigmoid", "Softmax", "LogSoftmax", "ArgMax")
 """Left to the host where nothing but the output reads them."""
@@ -72,11 +73,14 @@ class Import:
         What the reader should know: nodes that were dropped, what was assumed.
     tensors : :class:`dict`
         Name of the network's tensor by name of the file's.
+    input_range : (low, high)
+        Integers that the input takes.
     """
 
     network: IntegerNetwork
     notices: tuple[str, ...]
     tensors: dict[str, str]
+    input_range: tuple[int, int]
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Input codes of the file's integers, (N, C, H, W) or in the file's own form, batch first.
@@ -93,17 +97,38 @@ class Import:
         if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(source.shape) or x.shape[0] == 0:
             wanted = ", ".join(map(str, source.shape))
             raise UnsupportedModelError(f"Values of input {source.name!r} must have shape (N, {wanted}), not {x.shape}")
-        codes = x.astype(np.int64).reshape(-1, *source.shape) + source.zero_point
-        if int(codes.min()) < 0 or int(codes.max()) > source.max_code:
+        low, high = self.input_range
+        if x.min() < low or x.max() > high:
             raise UnsupportedModelError(
-                f"Values of input {source.name!r} must be between {-source.zero_point} and "
-                f"{source.max_code - source.zero_point}, not {int(x.min())}..{int(x.max())}"
+                f"Values of input {source.name!r} must be between {low} and {high}, not {int(x.min())}..{int(x.max())}"
             )
-        return codes.astype(code_dtype(source.bits))
+        return (x.astype(np.int64).reshape(-1, *source.shape) + source.zero_point).astype(code_dtype(source.bits))
 
     def integers(self, name: str, values: np.ndarray) -> np.ndarray:
         """The file's integers, int64, of a code tensor's values; ``name`` is the file's name of the tensor."""
         return values.astype(np.int64) - self.network.tensor(self.tensors[name]).zero_point
+
+    def table(self) -> str:
+        """One line an operation: its name, what it is, the bits of its weights, and what it makes."""
+        rows = []
+        for operation in self.network.operations:
+            output = self.network.tensor(operation.output)
+            what, weights = type(operation).__name__, ""
+            if isinstance(operation, Conv2d):
+                kernel = "×".join(map(str, operation.codes.shape[2:]))
+                kind = f"{kernel} in {operation.groups} groups" if operation.groups > 1 else kernel
+                whole = operation.codes.shape[2:] == self.network.tensor(operation.input).shape[1:]
+                linear = operation.broadcast or (whole and output.shape[1:] == (1, 1))
+                what = "linear" if linear else f"convolution {kind}"
+                weights = f"{operation.bits}-bit weights"
+            size = "×".join(map(str, output.shape))
+            codes = f"{output.bits}-bit {output.kind.value}s" + f", zero point {output.zero_point}" * bool(
+                output.zero_point
+            )
+            rows.append((operation.name, what, weights, output.name, size, codes))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def load(
@@ -118,6 +143,52 @@ def load(
     except Exception as error:  # protobuf's own class, which is not ours to import
         raise UnsupportedModelError(f"File {str(path)!r} must be an ONNX model: {error}") from None
     return convert(model, input_range=input_range, name=name or _printable(path.stem))
+
+
+def import_file(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    input_range: tuple[int, int] | None = None,
+    inputs: str | os.PathLike[str] | None = None,
+    frames: int = 1,
+    seed: int = 0,
+) -> Import:
+    """Import an ONNX file and write its golden vectors.
+
+    Parameters
+    ----------
+    path, folder : path
+        The file, and where :func:`golden.vectors.write` writes.
+    input_range : (low, high) or ``None``
+        As in :func:`convert`.
+    inputs : path or ``None``
+        A .npy file of input integers, batch first. ``None``: random ones.
+    frames, seed : :class:`int`
+        How many random frames, and what they are made from.
+
+    Raises
+    ------
+    UnsupportedModelError
+        See :func:`convert` and :meth:`Import.encode`.
+    OSError
+        If a file cannot be read or written.
+    """
+    result = load(path, input_range=input_range)
+    if inputs is None:
+        if frames < 1:
+            raise UnsupportedModelError(f"Frames must be at least 1, not {frames}")
+        shape = (frames, *result.network.input.shape)
+        x = np.random.default_rng(seed).integers(*result.input_range, shape, endpoint=True)
+    else:
+        try:
+            x = np.load(inputs, allow_pickle=False)
+        except ValueError as error:
+            raise UnsupportedModelError(f"File {os.fspath(inputs)!r} must be a .npy file: {error}") from None
+        if not isinstance(x, np.ndarray):
+            raise UnsupportedModelError(f"File {os.fspath(inputs)!r} must be a .npy file with one array")
+    vectors.write(folder, result.network, result.encode(x), seed=seed)
+    return result
 
 
 def convert(model: onnx.ModelProto, *, input_range: tuple[int, int] | None = None, name: str = "network") -> Import:
@@ -210,7 +281,8 @@ class _Importer:
         for onnx_name, value in self.values.items():
             if value.expression.code is not None and value.padding == (0, 0, 0, 0):
                 names.setdefault(onnx_name, value.expression.code.tensor.name)
-        return Import(network, tuple(self.notices), names)
+        assert self.input_range is not None
+        return Import(network, tuple(self.notices), names, self.input_range)
 
     # ---- input and output ----------------------------------------------------------------------------------------
 
@@ -232,6 +304,7 @@ class _Importer:
             self.notices.append(
                 f"Input {given[0].name!r} is taken to hold {low}..{high}, since the file does not say what it holds."
             )
+            self.input_range = low, high
         else:
             low, high = self.input_range
             if not low <= 0 <= high or low == high:

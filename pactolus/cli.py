@@ -55,7 +55,8 @@ def main() -> None:
     try:
         app()
     except ModuleNotFoundError as error:
-        extra = {"torch": "train", "sklearn": "train", "pyosys": "synth", "matplotlib": "synth"}.get(error.name or "")
+        extras = {"torch": "train", "sklearn": "train", "pyosys": "synth", "matplotlib": "synth", "onnx": "import"}
+        extra = extras.get(error.name or "")
         _fail(f"Package {error.name} must be there for this command: pip install 'pactolus[{extra or 'sim'}]'", error)
     except (ValueError, OSError) as error:
         _fail(str(error), error)
@@ -338,6 +339,53 @@ def export(
     if different:
         console.print(f"{different} codes differ from the model's forward in float64.", highlight=False)
         raise typer.Exit(1)
+
+
+@app.command("import")
+def import_onnx(
+    file: Annotated[Path, typer.Argument(help="Integer ONNX as NEMO and quantlib write it.")],
+    input_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH", help="Integers that the input holds; what its type says, or 0,255, if not given."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of golden vectors; build/vectors/NAME if not given.")
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option("--input", help="Input integers, batch first, in a .npy file; random if not given.")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Random frames.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the random frames.")] = 0,
+) -> None:
+    """Turn an integer ONNX file into the network of the very same integers and its golden vectors.
+
+    What is not exact is refused, with the node and the reason.
+    """
+    from golden.nemo import import_file
+
+    folder = output or BUILD / "vectors" / file.stem
+    result = import_file(
+        file,
+        folder,
+        input_range=None if input_range is None else _range(input_range),
+        inputs=inputs,
+        frames=frames,
+        seed=seed,
+    )
+    print(result.table(), end="")
+    for notice in result.notices:
+        print(notice)
+    print(f"Golden vectors are in {folder}.")
+
+
+def _range(text: str) -> tuple[int, int]:
+    try:
+        low, high = map(int, text.split(","))
+    except ValueError:
+        raise ValueError(f"Input range must be two integers separated by a comma, not {text!r}") from None
+    return low, high
 
 
 @report_app.command()

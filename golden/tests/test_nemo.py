@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from golden import nemo
+from golden import nemo, vectors
 from golden.execute import execute
 from golden.network import Add, Conv2d, Grid, Kind, MaxPool2d
 from golden.tests import onnx_maker
@@ -712,10 +712,9 @@ def test_what_the_input_holds(dtype, given, low, high, bits):
 
     refused(r"^Values of input 'x' must be integers, not float64 numbers$", x + 0.5)
     refused(r"^Values of input 'x' must have shape \(N, 2, 4, 4\), not \(1, 2, 4, 5\)$", np.zeros((1, 2, 4, 5)))
-    most = (1 << bits) - 1 + low
     refused(
-        rf"^Values of input 'x' must be between {low} and {most}, not {low}..{most + 1}$",
-        np.where(x == high, most + 1, x),
+        rf"^Values of input 'x' must be between {low} and {high}, not {low}..{high + 1}$",
+        np.where(x == high, high + 1, x),
     )
 
 
@@ -730,6 +729,34 @@ def test_files_that_are_no_models(tmp_path):
     onnx.save(maker.model(), tmp_path / "my net.onnx")
     assert nemo.load(tmp_path / "my net.onnx").network.name == "my_net"
     assert nemo.load(tmp_path / "my net.onnx", name="other").network.name == "other"
+
+
+def test_vectors_of_a_file(tmp_path):
+    maker = OnnxMaker((2, 4, 4))
+    block(maker, 2, low=-8, high=7)
+    maker.node("Flatten")
+    maker.node("MatMul", maker.last, maker.constant(maker.weights(32, 3)))
+    onnx.save(maker.model(), tmp_path / "net.onnx")
+    result = nemo.import_file(tmp_path / "net.onnx", tmp_path / "v", input_range=(-3, 2), frames=3, seed=4)
+    network, values = vectors.read(tmp_path / "v")
+    assert network.name == "net" and values["x"].shape == (3, 2, 4, 4) and set(np.unique(values["x"])) == set(range(6))
+    assert result.table() == (
+        "Conv_0    convolution 3×3  3-bit weights  t5  2×4×4  4-bit codes, zero point 8\n"
+        "MatMul_7  linear           3-bit weights  t7  3×1×1  11-bit accumulators\n"
+    )
+    x = values["x"].astype(np.int16) - 3
+    np.save(tmp_path / "x.npy", x)
+    nemo.import_file(tmp_path / "net.onnx", tmp_path / "w", input_range=(-3, 2), inputs=tmp_path / "x.npy")
+    np.testing.assert_array_equal(vectors.read(tmp_path / "w")[1]["t7"], values["t7"])
+    np.savez(tmp_path / "x.npz", x)
+    (tmp_path / "broken.npy").write_bytes(b"nothing")
+    for sentence, options in (
+        (r"^File '.*x.npz' must be a .npy file with one array$", {"inputs": tmp_path / "x.npz"}),
+        (r"^File '.*broken.npy' must be a .npy file: ", {"inputs": tmp_path / "broken.npy"}),
+        (r"^Frames must be at least 1, not 0$", {"frames": 0}),
+    ):
+        with pytest.raises(nemo.UnsupportedModelError, match=sentence):
+            nemo.import_file(tmp_path / "net.onnx", tmp_path / "w", **options)
 
 
 # ---- random networks ----------------------------------------------------------------------------------------------
