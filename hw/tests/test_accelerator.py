@@ -335,7 +335,11 @@ def test_errors(name, stall):
             assert len(logs["i_input"].payloads) == len(sent)
             assert await state(ctx, lite) == (DONE | ERROR, failure.error, failure.command)
             assert ctx.get(top.dut.interrupt) == 1
-        await soft_reset(ctx, lite)
+        await lite.write(ctx, offset("CONTROL"), 0b11)
+        # Nothing moves in the cycle of the reset, which is the one after the answer's.
+        assert not ctx.get(top.i_program.ready) and not ctx.get(top.i_input.ready)
+        await ctx.tick()
+        assert ctx.get(top.i_program.ready)
         assert ctx.get(top.dut.interrupt) == 0
         assert await state(ctx, lite) == (DONE, Error.NONE, 0)
         await lite.write(ctx, offset("STATUS"), DONE)
