@@ -252,7 +252,6 @@ class _Importer:
         self.tensors: list[Tensor] = []
         self.operations: list[Operation] = []
         self.notices: list[str] = []
-        self.names: dict[str, str] = {}
         self.input_range = input_range
 
     def run(self, name: str) -> Import:
@@ -260,12 +259,8 @@ class _Importer:
             raise UnsupportedModelError(f"Model must have one output, not {len(self.graph.output)}")
         self._input()
         result = self.graph.output[0].name
-        makers = {node.outputs[0]: node for node in self.nodes}
-        ones = {name for name, value in self.constants.items() if value.size == 1 and value.item() == 1}
-        ones |= {
-            n.outputs[0] for n in self.nodes if n.operator == "Constant" and _constant_value(n).tolist() in (1, [1])
-        }
-        self.nodes = [_floor_division(node, makers, ones) for node in self.nodes]
+        makers = {node.outputs[0]: node for node in self.nodes if node.outputs}
+        self.nodes = [_floor_division(node, makers, self._ones()) for node in self.nodes]
         while result in makers and makers[result].operator in DROPPED_AT_THE_END:
             self.notices.append(f"{makers[result].label} at the end was dropped: the host computes it.")
             result = makers[result].inputs[0]
@@ -276,13 +271,22 @@ class _Importer:
             network = IntegerNetwork(name, tuple(self.tensors), tuple(self.operations))
         except NetworkError as error:
             raise UnsupportedModelError(f"Model must make an integer network: {error}") from None
-        made = {tensor.name for tensor in self.tensors}
-        names = {onnx_name: mine for onnx_name, mine in self.names.items() if mine in made}
-        for onnx_name, value in self.values.items():
-            if value.expression.code is not None and value.padding == (0, 0, 0, 0):
-                names.setdefault(onnx_name, value.expression.code.tensor.name)
+        given = {*(each.name for each in self.graph.input), *(name for node in self.nodes for name in node.outputs)}
+        names = {}
+        for label, value in self.values.items():
+            if value.expression.code is not None and label in given and not any(value.padding):
+                names[label] = value.expression.code.tensor.name
+        names[result] = network.output.name
         assert self.input_range is not None
         return Import(network, tuple(self.notices), names, self.input_range)
+
+    def _ones(self) -> set[str]:
+        """Names of constants that are 1."""
+        known = dict(self.constants)
+        for node in self.nodes:
+            if node.operator == "Constant" and isinstance(node.attributes.get("value"), onnx.TensorProto):
+                known[node.outputs[0]] = numpy_helper.to_array(node.attributes["value"])
+        return {name for name, value in known.items() if value.size == 1 and value.item() == 1}
 
     # ---- input and output ----------------------------------------------------------------------------------------
 
@@ -348,7 +352,6 @@ class _Importer:
         self.operations.append(
             dataclasses.replace(acc.operation, name=self._operation_name(acc.operation.name), output=label)
         )
-        self.names[name] = label
         if expression.rounding is not None:
             self.notices.append(
                 f"Output {name!r} is wider than {MAX_CODE_BITS} bits, so it is the accumulator that comes out; "
@@ -458,7 +461,12 @@ class _Importer:
         if integer:
             (low, high), limits = expression.limits(), np.iinfo(dtype)
             if low < limits.min or high > limits.max:
-                raise UnsupportedModelError(f"{node.label} must make what {dtype.name} holds, not {low}..{high}")
+                # Sums of 32 bits are what such networks are made for, though not all are proved to fit.
+                if dtype.itemsize < 4:
+                    raise UnsupportedModelError(f"{node.label} must make what {dtype.name} holds, not {low}..{high}")
+                self.notices.append(
+                    f"{node.label} is taken never to exceed {dtype.name}, though {low}..{high} may occur."
+                )
         return dataclasses.replace(value, expression=expression, integer=integer)
 
     def _flatten(self, node: _Node) -> _Value:
@@ -1027,9 +1035,7 @@ class _Importer:
         self.operations.append(dataclasses.replace(operation, name=self._operation_name(label)))
 
     def _tensor_name(self, name: str) -> str:
-        label = _unused(_printable(name), [tensor.name for tensor in self.tensors])
-        self.names.setdefault(name, label)
-        return label
+        return _unused(_printable(name), [tensor.name for tensor in self.tensors])
 
     def _operation_name(self, name: str) -> str:
         return _unused(name, [operation.name for operation in self.operations])

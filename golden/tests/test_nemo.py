@@ -486,6 +486,18 @@ def test_a_wide_rounded_end_is_left_to_the_host():
     assert (result.network.output.slope == 25.25).all()
 
 
+def test_32_bits_are_taken_to_be_enough():
+    maker = OnnxMaker((3, 2, 2), seed=25)
+    maker.conv(np.full((1, 3, 2, 2), 100))
+    maker.node("Mul", maker.last, maker.constant(100_000.0))
+    maker.node("Cast", to=TensorProto.INT32, name="narrow")
+    maker.node("Div", maker.last, maker.constant(1 << 20, np.int32))
+    result = nemo.convert(maker.model(), input_range=(0, 255))
+    assert result.notices == ("Node 'narrow' (Cast) is taken never to exceed int32, though 0..30600000000 may occur.",)
+    maker.nodes[-2].attribute[0].i = TensorProto.UINT64
+    assert nemo.convert(maker.model(), input_range=(0, 255)).notices == ()
+
+
 def test_names_become_file_names():
     maker = OnnxMaker((2, 3, 3))
     maker.nodes.append(helper.make_node("Conv", ["x", maker.constant(maker.weights(2, 2, 1, 1))], ["/a/b c"]))
