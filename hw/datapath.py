@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
@@ -11,6 +11,7 @@ from hw.config import AcceleratorConfig
 from hw.mac_array import MacArray, beat_layout
 from hw.offset_correction import MAX_WEIGHT_BITS, OffsetCorrection
 from hw.pact_unit import PactUnit
+from hw.ram import Ram
 
 __all__ = ["Datapath", "constants_layout", "result_layout"]
 
@@ -305,10 +306,8 @@ class _ConstantsBanks(wiring.Component):
         m = Module()
         rows, lanes = self.config.rows, self.config.requant_lanes
         depth = 2 << ceil_log2(self.groups)
-        m.submodules.records = records = memory.Memory(
-            shape=data.ArrayLayout(self._record, lanes), depth=depth, init=[]
-        )
-        write, read = records.write_port(granularity=1), records.read_port()
+        m.submodules.records = records = Ram(lane_bits=self._record.size, lanes=lanes, depth=depth)
+        write, read = records.write, records.read[0]
         tile = data.StructLayout({name: self.i.payload.shape()[name].shape for name in self._tile_fields})
         tiles = [Signal(tile, name=f"tile_{bank}") for bank in range(2)]
         full = Signal(2)
@@ -328,9 +327,9 @@ class _ConstantsBanks(wiring.Component):
             # All lanes from this one up, which later records overwrite: no lane is left without a value.
             write.en.eq(Mux(self.i.valid & self.i.ready, ((1 << lanes) - 1) << write_lane, 0)),
         ]
-        for lane in range(lanes):
-            for name, _ in self._record:
-                m.d.comb += write.data[lane][name].eq(self.i.payload[name])
+        record = Signal(self._record)
+        m.d.comb += [record[name].eq(self.i.payload[name]) for name, _ in self._record]
+        m.d.comb += write.data.eq(record.as_value().replicate(lanes))
         with m.If(self.i.valid & self.i.ready):
             for bank in range(2):
                 with m.If(write_bank == bank):

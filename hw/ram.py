@@ -9,7 +9,10 @@ from amaranth.utils import ceil_log2
 
 from hw.config import checked_integer
 
-__all__ = ["Ram"]
+__all__ = ["POWERS_UP_UNKNOWN", "Ram"]
+
+POWERS_UP_UNKNOWN = "powers_up_unknown"
+"""Attribute of a memory whose words have no value before they are written: Verilog gives it no initial ones."""
 
 
 class Ram(wiring.Component):
@@ -56,7 +59,9 @@ class Ram(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         shape = data.ArrayLayout(self.lane_bits, self.lanes)
-        m.submodules.memory = words = memory.Memory(shape=shape, depth=self.depth, init=[])
+        m.submodules.memory = words = memory.Memory(
+            shape=shape, depth=self.depth, init=[], attrs={POWERS_UP_UNKNOWN: 1}
+        )
         write = words.write_port(granularity=1)
         m.d.comb += [
             write.addr.eq(self.write.addr),

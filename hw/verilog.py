@@ -15,6 +15,8 @@ from amaranth.hdl import ClockSignal, Fragment, Instance, ResetSignal, Signal, V
 from amaranth.hdl._ir import PortDirection  # public in no module of Amaranth 0.5
 from amaranth.lib import wiring
 
+from hw.ram import POWERS_UP_UNKNOWN
+
 __all__ = ["generate", "write_if_changed"]
 
 
@@ -133,7 +135,7 @@ class _Generator:
         clocks = frozenset(re.findall(r"(?m)^  wire .*\binput \d+ +\\(\S+)$", head)) - ports.keys()
         if not clocks <= {"clk", "rst"}:
             raise GenerateError(f"{type(component).__name__} must have no clock domain but sync, not {sorted(clocks)}")
-        self.modules.append(_without_field_wires(text))
+        self.modules.append(_without_initial_words(_without_field_wires(text)))
         return unique, clocks
 
     def _replace_components(self, fragment: Fragment) -> None:
@@ -165,6 +167,15 @@ def _without_field_wires(text: str) -> str:
     field = r"\\[^\s\[.]+[\[.]\S*"
     text = re.sub(rf"(?m)^(  attribute .*\n)*  wire (width \d+ )?(signed )?{field}\n", "", text)
     return re.sub(rf"(?m)^connect {field} .*\n", "", text)
+
+
+def _without_initial_words(text: str) -> str:
+    """RTLIL without the initial words of memories that have none in hardware."""
+    mark = rf"  attribute \\{POWERS_UP_UNKNOWN} 1\n"
+    for name in re.findall(rf"(?m)^{mark}(?:  attribute .*\n)*  memory .* \\(\S+)$", text):
+        cell = rf"  cell \$meminit_v2 .*\n    parameter \\MEMID \"\\\\{re.escape(name)}\"\n(?:    .*\n)*  end\n"
+        text = re.sub(rf"(?m)^{cell}", "", text)
+    return re.sub(rf"(?m)^{mark}", "", text)
 
 
 def _to_verilog(modules: list[str]) -> str:

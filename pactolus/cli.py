@@ -389,6 +389,33 @@ def _range(text: str) -> tuple[int, int]:
 
 
 @report_app.command()
+def area(
+    configs: Annotated[list[str] | None, typer.Argument(help="Presets; all if none.")] = None,
+    pdk: Annotated[str, typer.Option(help="Technology with standard cells.")] = "mini",
+    liberty: Annotated[
+        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
+    ] = None,
+    clock_ns: Annotated[float | None, typer.Option(help="Clock target in ns; the technology's if not given.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file.")] = None,
+) -> None:
+    """Area of whole accelerators by component, memories as black boxes of stated sizes."""
+    import shlex
+
+    from hw.config import PRESETS
+    from hw.synth import breakdown
+
+    breakdown.run(
+        configs or list(PRESETS),
+        pdk=pdk,
+        liberty=liberty,
+        clock_ns=clock_ns,
+        build=BUILD / "synth",
+        path=output or BUILD / "reports" / f"area-accelerators-{pdk}.csv",
+        command=shlex.join(["pactolus", *sys.argv[1:]]),
+    )
+
+
+@report_app.command()
 def solver(
     channels: Annotated[int, typer.Option(min=0, help="Channels without a residual operand.")] = 10_000,
     residuals: Annotated[int, typer.Option(min=0, help="Channels with one.")] = 200,
