@@ -6,13 +6,13 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.activation_buffer import ActivationBuffer
 from hw.axi import word_layout
 from hw.command import command_layout
 from hw.config import AcceleratorConfig
 from hw.datapath import Datapath, constants_layout
 from hw.load import Load
 from hw.program_format import Error, Opcode
-from hw.ram import Ram
 from hw.result_writer import ResultWriter
 from hw.sequencer import Sequencer
 from hw.skip_reader import SkipReader
@@ -94,9 +94,7 @@ class Core(wiring.Component):
         m = Module()
         m.submodules.datapath = datapath = Datapath(config)
         m.submodules.weight_buffer = weights = WeightBuffer(config)
-        m.submodules.activation_buffer = activations = Ram(
-            lane_bits=config.requant_lanes * config.digit_bits, lanes=slots, depth=config.activation_depth, reads=2
-        )
+        m.submodules.activation_buffer = activations = ActivationBuffer(config)
         m.submodules.sequencer = sequencer = Sequencer(config)
         m.submodules.skip_reader = skip = SkipReader(config)
         m.submodules.result_writer = writer = ResultWriter(config)
@@ -111,6 +109,7 @@ class Core(wiring.Component):
         wiring.connect(m, sequencer.o_beat, datapath.i_beat)
         wiring.connect(m, skip.o, datapath.i_skip)
         wiring.connect(m, datapath.o_result, writer.i_result)
+        wiring.connect(m, skip.read, activations.read_two)
 
         # Memories. LOAD and STORE are alone when they run.
         m.d.comb += [
@@ -118,16 +117,15 @@ class Core(wiring.Component):
             weights.enable.eq(sequencer.weights.en),
             weights.release.eq(sequencer.o_release),
             sequencer.weights.data.eq(weights.words),
-            activations.read[0].addr.eq(Mux(store.o_busy, store.read.addr, sequencer.activations.addr)),
-            activations.read[0].en.eq(store.read.en | sequencer.activations.en),
-            sequencer.activations.data.eq(activations.read[0].data),
-            store.read.data.eq(activations.read[0].data),
-            activations.read[1].addr.eq(skip.read.addr),
-            activations.read[1].en.eq(skip.read.en),
-            skip.read.data.eq(activations.read[1].data),
+            activations.read.addr.eq(Mux(store.o_busy, store.read.addr, sequencer.activations.addr)),
+            activations.read.en.eq(store.read.en | sequencer.activations.en),
+            sequencer.activations.data.eq(activations.read.data),
+            store.read.data.eq(activations.read.data),
             activations.write.addr.eq(Mux(load.o_busy, load.write.addr, writer.write.addr)),
-            activations.write.data.eq(Mux(load.o_busy, load.write.data, writer.write.data)),
+            activations.write.data[0].eq(Mux(load.o_busy, load.write.data, writer.write.data[0])),
+            activations.write.data[1].eq(writer.write.data[1]),
             activations.write.en.eq(load.write.en.replicate(slots) | writer.write.en),
+            activations.write.two.eq(writer.write.two & ~load.o_busy),
         ]
 
         # Dispatch.
@@ -173,6 +171,7 @@ class Core(wiring.Component):
             ]
         m.d.comb += [
             writer.i_tile.payload.window_last.eq(command.window_last),
+            writer.i_tile.payload.pooled.eq(command.window_last != 0),
             writer.i_tile.payload.mark.eq(command.mark),
         ]
 

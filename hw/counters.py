@@ -264,9 +264,7 @@ def carry_save_sum(m: Module, columns: list[list[Bit]], *, complemented: bool = 
     """
     rows = []
     for row in range(2):
-        bits = [
-            concatenate(column[row : row + 1]) if row < len(column) else C(complemented, 1) for column in columns
-        ]
+        bits = [concatenate(column[row : row + 1]) if row < len(column) else C(complemented, 1) for column in columns]
         rows.append(Signal(len(columns), name=f"row_{row}"))
         m.d.comb += rows[row].eq(~Cat(bits) if complemented else Cat(bits))
     low = next((weight for weight, column in enumerate(columns) if len(column) == 2), len(columns))

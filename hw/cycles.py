@@ -212,7 +212,8 @@ class _Engine:
     A position's beats follow each other without a gap, from the cycle in which the position before the previous one
     has drained. It is captured ``array_latency`` cycles after its last beat, if the one before has drained by then; its
     groups are issued from the next cycle on, at most one a cycle. An issued word enters the requantizers' pipeline of
-    three stages, which all hold while the writer keeps the last one: k digits take k cycles.
+    three stages, which all hold while the writer keeps the last one: k digits take ceil(k / 2)
+    cycles.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -272,9 +273,9 @@ class _Engine:
         )
 
     def _steps(self, fields: dict[str, int], digits_last: str) -> list[int]:
-        """The cycles that each group of a position takes: one a digit; one without a channel."""
+        """The cycles that each group of a position takes: one for two digits; one without a channel."""
         used = -(-fields["channels"] // self.config.requant_lanes)
-        return [fields[digits_last] + 1 if group < used else 1 for group in range(self.groups)]
+        return [fields[digits_last] // 2 + 1 if group < used else 1 for group in range(self.groups)]
 
     def _position(
         self, last_beat: int, writes: Sequence[int], skips: Sequence[int] | None, *, constants: int, taken: int

@@ -67,9 +67,7 @@ class DotProduct(wiring.Component):
         self.pipeline = self.digit_bits >= 8 if pipeline is None else bool(pipeline)
         self.latency = 1 if self.pipeline else 0
         word = data.ArrayLayout(self.digit_bits, self.lanes)
-        super().__init__(
-            {"x": In(word), "w": In(word), "addend": In(self.acc_bits), "result": Out(self.acc_bits)}
-        )
+        super().__init__({"x": In(word), "w": In(word), "addend": In(self.acc_bits), "result": Out(self.acc_bits)})
 
     def elaborate(self, platform) -> Module:
         m = Module()

@@ -195,9 +195,7 @@ class OnesRow(wiring.Component):
         m = Module()
         accumulator = Signal(self.acc_bits, reset_less=True)
         addend = Signal(self.acc_bits)
-        m.d.comb += addend.eq(
-            _horner_addend(accumulator, keep=self.keep, shift=self.shift, digit_bits=self.digit_bits)
-        )
+        m.d.comb += addend.eq(_horner_addend(accumulator, keep=self.keep, shift=self.shift, digit_bits=self.digit_bits))
 
         columns: list[list[Bit]] = [[] for _ in range(self.acc_bits)]
         for index, bit in enumerate(bits_of(self.x.as_value())):

@@ -1,4 +1,4 @@
-"""The order in which a tile's results come: pixel by pixel, requantizer-wide group by group, digit by digit."""
+"""The order in which a tile's results come: pixel by pixel, requantizer-wide group by group, two digits at a time."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def walk_layout(config: AcceleratorConfig, digits: str, **others: Shape) -> data
 class ResultWalk(wiring.Component):
     """Walks over the places of a tile's results in the activation buffer.
 
-    A place is one digit of one group of ``requant_lanes`` channels: ``address`` is its word and ``slot`` its group of
-    lanes in there. With ``advance`` it goes to the next digit; from the last one, or with ``whole``, to the next group;
-    from the last group to the next pixel, or with ``again`` to the same one. After the last pixel comes the next tile.
+    A place is two digits of one group of ``requant_lanes`` channels, or the last one alone: ``address`` is the first
+    one's word, the second one's is the next, and ``slot`` is the group's group of lanes in there. With ``advance`` it
+    goes two digits on; from the last ones, or with ``whole``, to the next group; from the last group to the next pixel,
+    or with ``again`` to the same one. After the last pixel comes the next tile.
 
     Timing: a tile that is taken in cycle c is current from c + 1 if none was before it. One tile may wait while one is
     current, and becomes so in the cycle after the last ``advance`` of that. Rate: one place a cycle.
@@ -64,7 +65,9 @@ class ResultWalk(wiring.Component):
     address : ``Out(signed(address_bits(config)))``
         The word; outside the buffer if the tile is.
     group : ``Out``, ``slot`` : ``Out``, ``digit`` : ``Out``
-        The place.
+        The place; ``digit`` is its first one, and even.
+    two : ``Out(1)``
+        It has a second one.
     lanes : ``Out(requant_lanes)``
         Which lanes of the group have a channel of the tile.
     last_digit, last_group, last_pixel : ``Out(1)``
@@ -87,6 +90,7 @@ class ResultWalk(wiring.Component):
                 "group": Out(range(max(2, self.groups))),
                 "slot": Out(layout["slot"].shape),
                 "digit": Out(layout["digits_last"].shape),
+                "two": Out(1),
                 "lanes": Out(config.requant_lanes),
                 "last_digit": Out(1),
                 "last_group": Out(1),
@@ -113,7 +117,8 @@ class ResultWalk(wiring.Component):
         first = Signal(self.layout)
         m.d.comb += [
             self.i.ready.eq(~waiting_valid),
-            self.last_digit.eq(self.digit == tile.digits_last),
+            self.two.eq(self.digit != tile.digits_last),
+            self.last_digit.eq((self.digit | 1) >= tile.digits_last),
             self.last_group.eq(self.group == self.groups - 1),
             self.last_pixel.eq(pixels == tile.pixels_last),
             next_group.eq(self.advance & (self.last_digit | self.whole)),
@@ -142,7 +147,7 @@ class ResultWalk(wiring.Component):
             with m.If(self.i.valid & self.i.ready):
                 m.d.sync += [waiting_valid.eq(1), waiting.eq(self.i.payload)]
             with m.If(self.advance):
-                m.d.sync += self.digit.eq(self.digit + 1)
+                m.d.sync += self.digit.eq(self.digit + 2)
             with m.If(next_group):
                 m.d.sync += [
                     self.digit.eq(0),

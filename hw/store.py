@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.activation_buffer import read_signature
 from hw.axi import word_layout
 from hw.config import AcceleratorConfig
 from hw.load import transfer_layout
@@ -31,8 +32,8 @@ class Store(wiring.Component):
         What to do.
     i_halt : ``In(1)``
         Nothing is read any more.
-    read : ``Out({addr, en, data})``
-        A read port of the activation buffer, latency 1, whose data hold until the next ``en``.
+    read : ``Out(read_signature(config))``
+        A read port of the activation buffer.
     o_output : ``Out(stream.Signature(word_layout(lanes * digit_bits)))``
         The words.
     o_busy : ``Out(1)``
@@ -46,12 +47,11 @@ class Store(wiring.Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         word = config.lanes * config.digit_bits
-        read = wiring.Signature({"addr": Out(range(config.activation_depth)), "en": Out(1), "data": In(word)})
         super().__init__(
             {
                 "i_command": In(stream.Signature(transfer_layout(config))),
                 "i_halt": In(1),
-                "read": Out(read),
+                "read": Out(read_signature(config)),
                 "o_output": Out(stream.Signature(word_layout(word))),
                 "o_busy": Out(1),
                 "o_mark": Out(1),

@@ -68,7 +68,7 @@ def _modules(verilog: str) -> dict[str, str]:
 def _hierarchy(modules: dict[str, str], top: str) -> tuple[Counter[str], dict[str, list[str]]]:
     """How many instances of each module there are below ``top``, and what each has directly below it."""
     children = {
-        name: [kind for kind in re.findall(r"^  (\w+) \\?\S+ \($", text, re.MULTILINE) if kind in modules]
+        name: [kind for kind in re.findall(r"^  (\w+) \\?\S+ +\($", text, re.MULTILINE) if kind in modules]
         for name, text in modules.items()
     }
     counts: Counter[str] = Counter()

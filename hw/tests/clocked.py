@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from amaranth.lib import data
 from amaranth.sim import Simulator
 
 
@@ -16,6 +17,8 @@ def simulate(dut, bench):
 class Memory:
     """What stands behind a read port ``{addr, en, data}``: latency 1, and ``data`` hold until the next read.
 
+    Where ``data`` are two words, the second one is that of the next address, 0 if there is none.
+
     Parameters
     ----------
     port
@@ -29,7 +32,7 @@ class Memory:
         self.words = words
         self.reads: list[tuple[int, int]] = []
         """Cycle and address of every read."""
-        self._data: int | None = None
+        self._data: int | list[int] | None = None
 
     def before_edge(self, ctx, cycle):
         """To be called when all inputs of a cycle are set."""
@@ -38,7 +41,8 @@ class Memory:
             address = ctx.get(self.port.addr)
             assert address in self.words, f"read of address {address} in cycle {cycle}"
             self.reads.append((cycle, address))
-            self._data = self.words[address]
+            two = isinstance(self.port.data, data.View)
+            self._data = [self.words[address], self.words.get(address + 1, 0)] if two else self.words[address]
 
     def after_edge(self, ctx):
         """To be called after the cycle's edge."""

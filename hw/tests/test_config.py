@@ -166,8 +166,6 @@ def test_check(parameters, limits, need):
     net = network(**parameters)
     AcceleratorConfig(**GOOD).check(net)
     field, limit = next(iter(limits.items()))
-    with raises(
-        UnsupportedNetworkError, f"Layer 'conv' needs {need}, but configuration 'some' has {limit}"
-    ):
+    with raises(UnsupportedNetworkError, f"Layer 'conv' needs {need}, but configuration 'some' has {limit}"):
         AcceleratorConfig(**GOOD | limits).check(net)
     AcceleratorConfig(**GOOD | {field: limit + 1}).check(net)

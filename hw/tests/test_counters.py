@@ -139,8 +139,7 @@ def test_compress(heights, complemented):
                 ctx.set(signal, invert(bits, height))
             await ctx.delay(1e-9)
             total = sum(
-                invert(ctx.get(output), height).bit_count() << weight
-                for weight, (output, height) in enumerate(outputs)
+                invert(ctx.get(output), height).bit_count() << weight for weight, (output, height) in enumerate(outputs)
             )
             assert total % (1 << len(heights)) == expected % (1 << len(heights))
 

@@ -88,6 +88,7 @@ class Run:
                     if tile_offered:
                         tile = dict(tiles[len(self.starts)])
                         del tile["accumulators"]
+                        tile["pooled"] = int(tile["window_last"] > 0)
                         ctx.set(dut.i_tile.payload, tile)
                 ctx.set(dut.i_tile.valid, tile_offered)
                 if not word_offered and len(self.taken) < len(words):
@@ -113,7 +114,9 @@ class Run:
                     part = config.requant_lanes * config.digit_bits
                     slots = config.lanes // config.requant_lanes
                     mask = sum(((1 << part) - 1) << slot * part for slot in range(slots) if enable >> slot & 1)
-                    self.memory[address] = (self.memory[address] & ~mask) | (ctx.get(dut.write.data) & mask)
+                    for word in range(1 + ctx.get(dut.write.two)):
+                        data = ctx.get(dut.write.data[word])
+                        self.memory[address + word] = (self.memory[address + word] & ~mask) | (data & mask)
                 if tile_offered and ctx.get(dut.i_tile.ready):
                     self.starts.append(cycle)
                     tile_offered = False
@@ -146,9 +149,10 @@ def test_what_is_left_in_the_buffer(config, stall, gap):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-def test_one_digit_is_one_cycle(config):
+def test_two_digits_are_one_cycle(config):
     """A word a cycle from the cycle after the first tile is taken, tiles included, and busy until the last one."""
-    tiles = [tile | {"digits_last": 0} for tile in random_tiles(config, random.Random(4), 8, digits=1)]
+    digits = min(2, -(-config.max_output_bits // config.digit_bits))
+    tiles = random_tiles(config, random.Random(4), 8, digits=digits)
     run = Run(config, tiles)
     first = run.starts[0] + 1
     assert run.taken == list(range(first, first + len(run.taken)))
@@ -157,13 +161,13 @@ def test_one_digit_is_one_cycle(config):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 def test_cycles_of_each_word(config):
-    """As many cycles as digits are written, one where nothing is; a write in every one of them."""
+    """A cycle for two digits, one where nothing is written."""
     tiles = random_tiles(config, random.Random(5), 8)
     run = Run(config, tiles)
     needs = []
     for tile in tiles:
         for group in groups_of(config, tile | {"pixels_last": 0}) * (tile["pixels_last"] + 1):
-            needs.append(max(1, len(group.words)))
+            needs.append(max(1, -(-len(group.words) // 2)))
     # Positions before the window's last write nothing.
     expected, at = [run.starts[0]], 0
     for tile in tiles:
@@ -181,6 +185,7 @@ def test_pooling_by_hand():
     config = AcceleratorConfig(name="p", rows=2, lanes=2, digit_bits=2, requant_lanes=2, activation_depth=16)
     dut = ResultWriter(config)
     tile = {"address": 3, "step": 2, "digits_last": 1, "slot": 0, "channels": 2, "pixels_last": 1, "window_last": 2}
+    tile["pooled"] = 1
     values = [(9, 1), (15, 2), (8, 0), (0, 3), (1, 0), (1, 7)]
     seen = []
 
@@ -194,7 +199,8 @@ def test_pooling_by_hand():
             ctx.set(dut.i_result.payload, {"values": pair, "last": 1})
             for _ in range(2):
                 if ctx.get(dut.write.en):
-                    seen.append((ctx.get(dut.write.addr), ctx.get(dut.write.data)))
+                    assert ctx.get(dut.write.two)
+                    seen.append((ctx.get(dut.write.addr), ctx.get(dut.write.data[0]), ctx.get(dut.write.data[1])))
                 if ctx.get(dut.i_result.ready):
                     break
                 await ctx.tick()
@@ -202,7 +208,7 @@ def test_pooling_by_hand():
 
     simulate(dut, bench)
     # (15, 2) = digits (3, 2) and (3, 0); (1, 7) = digits (1, 3) and (0, 1).
-    assert seen == [(3, 3 | 2 << 2), (4, 3), (5, 1 | 3 << 2), (6, 1 << 2)]
+    assert seen == [(3, 3 | 2 << 2, 3), (5, 1 | 3 << 2, 1 << 2)]
 
 
 def test_address_error():
@@ -211,10 +217,10 @@ def test_address_error():
     tile |= {"pixels_last": 9, "window_last": 0, "mark": 1, "accumulators": False}
     run = Run(TINY, [tile], cycles=30, halt=9)
     depth = TINY.activation_depth
-    # Two digits in two cycles, then one cycle of the group without a channel.
-    assert run.writes == [(1, depth - 5), (2, depth - 4), (4, depth - 3), (5, depth - 2), (7, depth - 1)]
-    assert run.errors == [8]
+    # Two digits in a cycle, then one cycle of the group without a channel. Of the last two only one would be inside.
+    assert run.writes == [(1, depth - 5), (3, depth - 3)]
+    assert run.errors[0] == 5
     assert not run.marks
     assert max(run.taken) <= 8
     run = Run(TINY, [tile | {"address": 0}], cycles=30, halt=4)
-    assert [cycle for cycle, _ in run.writes] == [1, 2]
+    assert [cycle for cycle, _ in run.writes] == [1, 3]
