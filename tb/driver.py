@@ -59,16 +59,9 @@ class Control:
         bus = AxiLiteBus.from_prefix(dut, "s_axil")
         self.port = AxiLiteMaster(bus, clock, resetn, reset_active_level=False)
 
-    async def get_all(self, name: str) -> tuple[int, ...]:
-        """The values of a register and of those in a row with it."""
-        register = registers.register(name)
-        data = (await self.port.read(register.offset, 4 * register.count)).data
-        return tuple(int.from_bytes(data[n : n + 4], "little") for n in range(0, len(data), 4))
-
     async def get(self, name: str) -> int:
         """The value of a register."""
-        (value,) = await self.get_all(name)
-        return value
+        return int.from_bytes((await self.port.read(registers.register(name).offset, 4)).data, "little")
 
     async def set(self, name: str, **fields: int) -> None:
         """Write a register: these fields, and 0 to all others."""
@@ -133,7 +126,9 @@ class Control:
         for name in ("PROGRAM_WAITS", "INPUT_WAITS", "OUTPUT_WAITS"):
             values[name.lower()] = await self.get(name)
         noted = await self.get("LAYERS")
-        return Counters(**values, layers=(await self.get_all("LAYER_CYCLES"))[:noted])
+        table = (await self.port.read(registers.register("LAYER_CYCLES").offset, 4 * noted)).data if noted else b""
+        layers = tuple(int.from_bytes(table[n : n + 4], "little") for n in range(0, len(table), 4))
+        return Counters(**values, layers=layers)
 
 
 class Driver(Control):

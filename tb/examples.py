@@ -10,7 +10,7 @@ from golden.execute import accumulate, execute
 from golden.network import Add, Conv2d, Grid, IntegerNetwork, Kind, MaxPool2d, Operation, Requantize, Tensor
 from golden.requantize import requantize
 
-__all__ = ["plain_network", "random_codes", "residual_network", "small_network"]
+__all__ = ["plain_network", "random_codes", "residual_network", "small_network", "varied_network"]
 
 
 class _Builder:
@@ -187,3 +187,16 @@ def small_network(*, seed: int = 3) -> IntegerNetwork:
     build.conv("third", "short", 5, weight_bits=4, bits=4, grid=Grid.ODD, padding=(1, 1, 1, 1), skip="short")
     build.conv("last", "third", 3, weight_bits=5, bits=0, grid=Grid.ODD, kernel=(1, 1), broadcast=True)
     return build.network("random-small")
+
+
+def varied_network(*, seed: int = 4) -> IntegerNetwork:
+    """What can go wrong in three thousand cycles: padding codes, several tiles, odd digits, a pool, both kinds of sum."""
+    build = _Builder((2, 4, 4), bits=4, zero_point=5, frames=2, seed=seed)
+    same = (1, 1, 1, 1)
+    build.conv("first", "input", 6, weight_bits=3, bits=3, grid=Grid.TWOS_COMPLEMENT, padding=same, zero_point=2)
+    build.conv("second", "first", 5, weight_bits=2, bits=3, grid=Grid.ODD, padding=same, kernel=(3, 2))
+    build.pool("pool", "second")
+    build.conv("third", "pool", 5, weight_bits=3, bits=3, grid=Grid.ODD, padding=same, skip="pool")
+    build.add("sum", "third", "pool", bits=4)
+    build.conv("last", "sum", 5, weight_bits=4, bits=0, grid=Grid.ODD, kernel=(1, 1), broadcast=True)
+    return build.network("random-varied")

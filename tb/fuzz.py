@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count as count_up
 from itertools import islice
@@ -33,7 +34,6 @@ __all__ = ["Failure", "run"]
 
 BATCH = 20
 STALL = 0.3
-SHRINK_TRIES = 200
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def run(
     config: str = "tiny",
     simulator: str = "verilator",
     simulation: runner.Simulation | None = None,
+    tries: int = 200,
     console: Console | None = None,
 ) -> int:
     """Simulate ``count`` random networks, those of the seeds from ``seed`` on that the configuration takes.
@@ -118,6 +119,8 @@ def run(
     ----------
     simulation : :class:`tb.runner.Simulation` or ``None``
         A compiled accelerator of this configuration; ``None``: the one that is generated.
+    tries : :class:`int`
+        How many smaller networks are tried when one fails.
 
     Returns
     -------
@@ -149,13 +152,17 @@ def run(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("random networks", total=count)
         compiled = simulation or compile_accelerator(chosen, simulator)
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        workers = os.cpu_count() or 1
+        with ThreadPoolExecutor(workers) as pool:
             source = islice(cases(), count)
-            # Cases are made while the simulators of earlier ones run.
-            batches = iter(lambda: list(islice(source, BATCH)), [])
-            for future in [pool.submit(_check, batch, chosen, compiled) for batch in batches]:
-                failures += future.result()
-                progress.advance(bar, BATCH)
+            pending: deque[Future[list[Failure]]] = deque()
+            # Networks are made while the simulators of earlier ones run.
+            while (batch := list(islice(source, BATCH))) or pending:
+                if batch:
+                    pending.append(pool.submit(_check, batch, chosen, compiled))
+                if not batch or len(pending) > 2 * workers:
+                    failures += pending.popleft().result()
+                    progress.advance(bar, BATCH)
     passed = count - len(failures)
     console.print(
         f"{passed} of {count} random networks passed ({chosen.name}, {simulator}; seeds from {seed}"
@@ -164,20 +171,25 @@ def run(
     )
     if not failures:
         return 0
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     for failure in failures[1:]:
-        console.print(f"seed {failure.spec.seed} fails too: {failure.reason.splitlines()[0]}", markup=False)
+        say(f"seed {failure.spec.seed} fails too: {failure.reason.splitlines()[0]}")
     first = failures[0]
-    console.print(f"seed {first.spec.seed} fails: {first.reason}", markup=False, highlight=False)
+    say(f"seed {first.spec.seed} fails: {first.reason}")
 
-    def fails(spec: NetworkSpec) -> bool:
+    def alone(spec: NetworkSpec) -> list[Failure]:
         try:
-            return bool(_check([_Case.of(spec, chosen)], chosen, compiled))
+            return _check([_Case.of(spec, chosen)], chosen, compiled)
         except UnsupportedNetworkError:
-            return False
+            return []
 
+    if not alone(first.spec):
+        say(f"It passes alone, and fails only behind others: the {BATCH} networks before it are needed.")
+        return 1
     with console.status("making it smaller"):
-        smallest = shrink(first.spec, fails, SHRINK_TRIES)
-    (last,) = _check([_Case.of(smallest, chosen)], chosen, compiled)
-    console.print(f"The smallest that fails: {last.reason}", markup=False, highlight=False)
-    console.print(repr(smallest), markup=False, highlight=False, soft_wrap=True)
+        smallest = shrink(first.spec, lambda spec: bool(alone(spec)), tries)
+    say(f"The smallest that fails: {alone(smallest)[0].reason}")
+    say(repr(smallest))
     return 1

@@ -209,7 +209,7 @@ def _table(reports: list[NetworkReport]) -> Table:
             )
         table.add_row(
             "",
-            "all, with input and output",
+            "total",
             "",
             "",
             str(report.compared),

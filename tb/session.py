@@ -31,6 +31,7 @@ __all__ = [
     "Step",
     "compile_accelerator",
     "compile_text",
+    "harness",
     "read_outcomes",
     "run_session",
 ]
@@ -111,9 +112,13 @@ def compile_text(
     accelerator: str, config: AcceleratorConfig, simulator: str, *, wave: bool = False
 ) -> runner.Simulation:
     """As :func:`compile_accelerator`, with the accelerator's Verilog given."""
+    return runner.compile_verilog(accelerator, "harness", simulator, harness=harness(config), wave=wave)
+
+
+def harness(config: AcceleratorConfig) -> str:
+    """The Verilog around the accelerator; its top module is ``harness``."""
     parts = [f"`define STREAM_BITS {config.stream_bits}\n"]
-    parts += [(VERILOG / name).read_text() for name in ("streams.v", "harness.v")]
-    return runner.compile_verilog(accelerator, "harness", simulator, harness="".join(parts), wave=wave)
+    return "".join([*parts, *((VERILOG / name).read_text() for name in ("streams.v", "harness.v"))])
 
 
 @functools.cache
