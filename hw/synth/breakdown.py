@@ -28,6 +28,8 @@ UNDIVIDED = {"mac_array": "array", "pact_unit": "PACT units", "offset_correction
 """Modules that are synthesized with everything below them, and the group that they belong to."""
 CONTROL = "control"
 GROUPS = ("array", "accumulators", "weight registers", "PACT units", CONTROL)
+FILE_WIDTH = 100
+"""Columns of the table where it does not go to a terminal."""
 MEMORY = "ram"
 """Modules of this name, numbers after it apart, are memories."""
 
@@ -220,6 +222,8 @@ def run(
         writer.writeheader()
         for part in parts:
             writer.writerow({name: "" if value is None else value for name, value in asdict(part).items()})
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
     console.print(_table(parts, [config.name for config in chosen], target))
     console.print(f"Memories are black boxes; every module by itself is in {path}.", highlight=False, soft_wrap=True)
     return parts
@@ -229,7 +233,7 @@ def _table(parts: Sequence[Part], names: Sequence[str], target: Target) -> Table
     table = Table(
         title=f"Area in µm² by component: {target.technology.title}", title_justify="left", box=box.SIMPLE_HEAD
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
         table.add_column("%", justify="right", no_wrap=True)
