@@ -1,4 +1,4 @@
-"""Networks that others published, imported and run through the RTL; golden's tests prove every published layer output."""
+"""Networks that others published, through the RTL. Golden's own tests prove every published layer output."""
 
 from __future__ import annotations
 
