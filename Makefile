@@ -38,7 +38,7 @@ lint: $(VENV)/.test  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-verilog: $(VENV)/.sim  ## Verilog of the datapath (CONFIG=)
+verilog: $(VENV)/.sim  ## Verilog of the accelerator (CONFIG=)
 	@$(BIN)/pactolus verilog --config $(CONFIG)
 
 train: $(VENV)/.train  ## train both digits networks at every width, ending with their accuracy

@@ -193,7 +193,7 @@ def program(
 @app.command()
 def verilog(
     config: Annotated[str, typer.Option(help="Preset of the hardware.")] = "small",
-    component: Annotated[Component, typer.Option(help="Which part of it.")] = Component.DATAPATH,
+    component: Annotated[Component, typer.Option(help="Which part of it.")] = Component.ACCELERATOR,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File; build/verilog/COMPONENT-CONFIG.v if not given.")
     ] = None,

@@ -121,13 +121,13 @@ def test_mistakes_end_in_one_sentence(arguments, expected, tmp_path):
 
 def test_verilog_is_written_once(tmp_path):
     first = pactolus("verilog", "--config", "tiny", cwd=tmp_path).stdout
-    assert first.startswith("build/verilog/datapath-tiny.v: ") and "unchanged" not in first
-    assert "module datapath" in (tmp_path / "build/verilog/datapath-tiny.v").read_text()
+    assert first.startswith("build/verilog/accelerator-tiny.v: ") and "unchanged" not in first
+    assert "module accelerator(" in (tmp_path / "build/verilog/accelerator-tiny.v").read_text()
     assert "unchanged" in pactolus("verilog", "--config", "tiny", cwd=tmp_path).stdout
     pactolus("verilog", "--config", "tiny", "--component", "mac_array", "-o", tmp_path / "a/b.v", cwd=tmp_path)
     assert "module mac_array" in (tmp_path / "a/b.v").read_text()
-    pactolus("verilog", "--config", "tiny", "--component", "accelerator", cwd=tmp_path)
-    assert "module accelerator(" in (tmp_path / "build/verilog/accelerator-tiny.v").read_text()
+    pactolus("verilog", "--config", "tiny", "--component", "datapath", cwd=tmp_path)
+    assert "module datapath(" in (tmp_path / "build/verilog/datapath-tiny.v").read_text()
 
 
 def test_docs(tmp_path):
