@@ -190,7 +190,7 @@ def small_network(*, seed: int = 3) -> IntegerNetwork:
 
 
 def varied_network(*, seed: int = 4) -> IntegerNetwork:
-    """What can go wrong in three thousand cycles: padding codes, several tiles, odd digits, a pool, both kinds of sum."""
+    """What can go wrong in 3000 cycles: padding codes, several tiles, odd digits, a pool, both kinds of sum."""
     build = _Builder((2, 4, 4), bits=4, zero_point=5, frames=2, seed=seed)
     same = (1, 1, 1, 1)
     build.conv("first", "input", 6, weight_bits=3, bits=3, grid=Grid.TWOS_COMPLEMENT, padding=same, zero_point=2)
@@ -198,5 +198,6 @@ def varied_network(*, seed: int = 4) -> IntegerNetwork:
     build.pool("pool", "second")
     build.conv("third", "pool", 5, weight_bits=3, bits=3, grid=Grid.ODD, padding=same, skip="pool")
     build.add("sum", "third", "pool", bits=4)
-    build.conv("last", "sum", 5, weight_bits=4, bits=0, grid=Grid.ODD, kernel=(1, 1), broadcast=True)
+    build.conv("mix", "sum", 4, weight_bits=4, bits=3, grid=Grid.ODD, kernel=(1, 1), broadcast=True)
+    build.conv("last", "mix", 3, weight_bits=2, bits=0, grid=Grid.ODD, kernel=(1, 1))
     return build.network("random-varied")

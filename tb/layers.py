@@ -133,7 +133,11 @@ def simulate_layers(
         name = layer.operation.name
         if name not in lines:
             raise runner.SimulationError(f"Layer {name!r} of {network.name} has no result")
-        mismatches, difference = layer.difference(layer.decode(lines[name]["words"]))
+        try:
+            results = layer.decode(lines[name]["words"])
+        except ValueError as error:
+            raise runner.SimulationError(str(error)) from None
+        mismatches, difference = layer.difference(results)
         found.append(LayerResult(name, layer.expected.size, mismatches, lines[name]["cycles"], difference))
     return LayersResult(tuple(found), count)
 

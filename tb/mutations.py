@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,19 @@ from rich.progress import track
 from rich.table import Table
 
 from golden import vectors
+from golden.execute import execute
+from hw.accelerator import Accelerator
 from hw.config import AcceleratorConfig
+from hw.cycles import predict
 from hw.datapath import Datapath
 from hw.mac_array import MacArray
 from hw.pact_unit import PactUnit
+from hw.program import Program, build
+from hw.program_format import Error, Opcode
 from hw.threshold_unit import ThresholdUnit
 from hw.verilog import generate
-from tb import examples, runner
+from tb import examples, runner, session
+from tb.compare import compare
 from tb.layers import simulate_layers
 
 __all__ = ["MUTATIONS", "Mutation", "MutationError", "Outcome", "markdown", "run_all"]
@@ -47,6 +53,9 @@ CONFIG = AcceleratorConfig(
     max_shift=20,
     max_output_bits=4,
     requant_lanes=2,
+    weight_depth=64,
+    activation_depth=256,
+    stream_bits=512,
 )
 ACC_BITS, THRESHOLD_BITS = 12, 2
 PAGE = runner.ROOT / "docs" / "mutations.md"
@@ -105,7 +114,8 @@ ARRAY = ("MacArray", "Datapath")
 PACT = ("PactUnit", "Datapath")
 DATAPATH = ("Datapath",)
 THRESHOLD = ("ThresholdUnit",)
-DESIGN_NAMES = ("MacArray", "PactUnit", "ThresholdUnit", "Datapath")
+WHOLE = ("Accelerator",)
+DESIGN_NAMES = ("MacArray", "PactUnit", "ThresholdUnit", "Datapath", "Accelerator")
 NET = r"(\\\$\d+ )"
 """A name that Yosys made up."""
 
@@ -256,16 +266,153 @@ MUTATIONS = (
         "assign acc = 1'h0 ?",
         THRESHOLD,
     ),
+    Mutation(
+        "off-by-one border: x = width is inside the map",
+        "sequencer",
+        r"\$signed\(x\) < \$signed",
+        "$signed(x) <= $signed",
+        WHOLE,
+    ),
+    Mutation(
+        "padding is 0, not the zero point's code",
+        "sequencer",
+        rf"assign {NET} = padding \? \{{[^}}]*\}}",
+        r"assign \1 = padding ? 8'h00",
+        WHOLE,
+    ),
+    Mutation(
+        "every activation digit is the lowest",
+        "sequencer",
+        r"assign read = \$signed\(address\) \+ .*;",
+        "assign read = $signed(address);",
+        WHOLE,
+    ),
+    Mutation(
+        "digit pairs skip the rest of their diagonal",
+        "sequencer",
+        r"assign along = .*;",
+        "assign along = 1'h0;",
+        WHOLE,
+    ),
+    Mutation(
+        "weights are released before the tile's last position",
+        "sequencer",
+        r"assign o_release = (weights__en) & tile_end;",
+        r"assign o_release = \1 & output_x_and_all_inside_end;",
+        WHOLE,
+    ),
+    Mutation(
+        "a cycle is lost between two tiles",
+        "sequencer",
+        rf"assign {NET} = ({NET}) \| ({NET});\n(?=.*i_halt;\n.*i_command__ready)",
+        r"assign \1 = \2;\n",
+        WHOLE,
+    ),
+    Mutation(
+        "a read outside the activation buffer is no error",
+        "sequencer",
+        r"assign o_address_error = .*;",
+        "assign o_address_error = 1'h0;",
+        WHOLE,
+    ),
+    Mutation(
+        "only one half of the weight banks is read",
+        "weight_buffer",
+        rf"assign {NET} = ~ read;",
+        r"assign \1 = read;",
+        WHOLE,
+    ),
+    Mutation(
+        "the pool takes the minimum",
+        "result_writer",
+        rf"assign {NET} = i_result__payload\[3:0\] > ",
+        r"assign \1 = i_result__payload[3:0] < ",
+        WHOLE,
+    ),
+    Mutation(
+        "lanes without a channel keep what was there",
+        "result_writer",
+        rf"assign {NET} = slot <= 1'h1;",
+        r"assign \1 = slot == 1'h1;",
+        WHOLE,
+    ),
+    Mutation(
+        "rows without a channel are written",
+        "result_walk_2",
+        r"assign lanes = .*;",
+        "assign lanes = 2'h3;",
+        WHOLE,
+    ),
+    Mutation(
+        "digits of a result are written to one word",
+        "result_walk_2",
+        rf"assign {NET} = \$signed\(word_address\) \+ \$signed\(\{{ 1'h0, digit \}}\);",
+        r"assign \1 = word_address;",
+        WHOLE,
+    ),
+    Mutation(
+        "the residual operand does not wait for the datapath",
+        "skip_reader",
+        r"assign moving = .*;",
+        "assign moving = 1'h1;",
+        WHOLE,
+    ),
+    Mutation(
+        "the residual operand's high digit is lost",
+        "skip_reader",
+        r"assign group_1 = .*;",
+        "assign group_1 = 4'h0;",
+        WHOLE,
+    ),
+    Mutation(
+        "a layer begins before the one before has ended",
+        "core",
+        rf"assign {NET} = idle \| {NET};",
+        r"assign \1 = 1'h1;",
+        WHOLE,
+    ),
+    Mutation(
+        "the end of an input packet is not looked at",
+        "load",
+        rf"assign {NET} = i_input__payload\[\d+\] != last;",
+        r"assign \1 = 1'h0;",
+        WHOLE,
+    ),
+    Mutation(
+        "an output word that waits is overwritten",
+        "store",
+        rf"assign {NET} = {NET} \| o_output__ready;",
+        r"assign \1 = 1'h1;",
+        WHOLE,
+    ),
+    Mutation(
+        "a row takes one weight word too many",
+        "program_fetch",
+        r"assign last_address = address == ",
+        "assign last_address = address > ",
+        WHOLE,
+    ),
+    Mutation(
+        "beats are counted while they wait",
+        "core",
+        r"assign o_beat = (\S+) & .*;",
+        r"assign o_beat = \1;",
+        WHOLE,
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Design:
-    """A component, its Verilog and its bench; ``check`` returns why a simulation of it fails, or ``None``."""
+    """A component, its Verilog and its bench; ``check`` returns why a simulation of it fails, or ``None``.
+
+    ``harness`` is Verilog around it, whose top module is ``top`` then.
+    """
 
     top: str
     verilog: str
     check: Callable[[runner.Simulation, Path], str | None]
+    harness: str = ""
 
 
 def designs(scratch: Path) -> dict[str, Design]:
@@ -349,7 +496,67 @@ def designs(scratch: Path) -> dict[str, Design]:
             "threshold_unit", generate(threshold, name="threshold_unit"), bench("threshold_unit", "", sizes)
         ),
         "Datapath": Design("datapath", generate(Datapath(CONFIG), name="datapath"), layers),
+        "Accelerator": Design(
+            "harness", generate(Accelerator(CONFIG), name="accelerator"), check_accelerator, session.harness(CONFIG)
+        ),
     }
+
+
+def check_accelerator(simulation: runner.Simulation, directory: Path) -> str | None:
+    """A whole network, once freely, once with stalls, and behind each of some wrong programs; why that fails."""
+    network = examples.varied_network()
+    x = examples.random_codes(network, 1, seed=1)
+    expected = execute(network, x)
+    program = build(network, CONFIG, trace=True)
+    words, inputs, predicted = program.words(), program.inputs(x[0]), predict(program)
+    limit = 10 * predicted.total
+    wrong = {
+        Error.MAGIC: ([words[0] ^ 1, *words[1:]], inputs),
+        Error.INPUT_SHORT: (words, [inputs[0][:-1]]),
+        Error.ADDRESS: (_reading_outside(program).words(), inputs),
+    }
+    good = session.Step([words], inputs, limit)
+    stalled = replace(good, stalls=dict.fromkeys(session.STREAMS, 0.4))
+    short = build(network, CONFIG)
+
+    def wrong_codes(outcome: session.Outcome, what: Program) -> str | None:
+        if outcome.error is not Error.NONE:
+            return f"stopped with {outcome.error.name}"
+        for name, got in what.decode(outcome.packets).items():
+            _, difference = compare(name, expected[name], got[None])
+            if difference is not None:
+                return str(difference)
+        return None
+
+    def simulate(steps: list[session.Step]) -> tuple[session.Outcome, ...]:
+        directory.mkdir(parents=True, exist_ok=True)
+        return session.run_session(steps, CONFIG, simulation, directory=directory).outcomes
+
+    try:
+        free, last = simulate([good, replace(good, programs=[short.words()])])
+        if reason := wrong_codes(free, program) or wrong_codes(last, short):
+            return reason
+        if (free.cycles, free.beats, free.layers) != (predicted.total, predicted.beats, predicted.stamps):
+            return f"cycles, beats and stamps are {free.cycles, free.beats, free.layers}, not as predicted"
+        steps = [stalled]
+        for bad_words, bad_inputs in wrong.values():
+            steps += [session.Step([bad_words], bad_inputs, limit), good]
+        done = simulate(steps)
+    except runner.SimulationError as error:
+        return str(error)
+    for error, outcome in zip(wrong, done[1::2], strict=True):
+        if outcome.error is not error:
+            return f"stopped with {outcome.error.name}, not {error.name}"
+    return next(filter(None, (wrong_codes(outcome, program) for outcome in done[::2])), None)
+
+
+def _reading_outside(program: Program) -> Program:
+    """The program with a layer whose input lies at the end of the activation buffer and beyond."""
+    commands = list(program.commands)
+    number = next(n for n, command in enumerate(commands) if command.opcode is Opcode.COMPUTE)
+    fields = commands[number].fields | {"input_address": CONFIG.activation_depth - 1}
+    commands[number] = replace(commands[number], fields=fields)
+    return replace(program, commands=tuple(commands))
 
 
 @dataclass(frozen=True)
@@ -387,7 +594,7 @@ def run_all(simulator: str = "icarus", *, console: Console | None = None) -> lis
 
         def outcome(number: int) -> Outcome:
             mutation, name, text = runs[number]
-            simulation = runner.compile_verilog(text, known[name].top, simulator)
+            simulation = runner.compile_verilog(text, known[name].top, simulator, harness=known[name].harness)
             return Outcome(mutation, name, known[name].check(simulation, Path(scratch) / str(number)))
 
         outcomes = pool.map(outcome, range(len(runs)))
@@ -417,7 +624,8 @@ def markdown(outcomes: list[Outcome]) -> str:
 
 Faults are planted in the generated Verilog, one at a time, and the benches are run: a bench that has never failed
 proves nothing. Each column is the bench of one component; `-`: that component does not hold the module.
-The Datapath's bench runs the layers of a small network with stalls on every stream.
+The Datapath's bench runs the layers of a small network with stalls on every stream; the accelerator's runs a whole one,
+with and without stalls and behind wrong programs, and compares cycles too.
 
 {cells}
 Written by `python -m tb.mutations` (Icarus Verilog); `pytest tb/test_mutations.py` runs the same and compares.
