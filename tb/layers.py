@@ -134,10 +134,10 @@ def simulate_layers(
         if name not in lines:
             raise runner.SimulationError(f"Layer {name!r} of {network.name} has no result")
         try:
-            results = layer.decode(lines[name]["words"])
+            values = layer.decode(lines[name]["words"])
         except ValueError as error:
             raise runner.SimulationError(str(error)) from None
-        mismatches, difference = layer.difference(results)
+        mismatches, difference = layer.difference(values)
         found.append(LayerResult(name, layer.expected.size, mismatches, lines[name]["cycles"], difference))
     return LayersResult(tuple(found), count)
 

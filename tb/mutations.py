@@ -544,9 +544,9 @@ def check_accelerator(simulation: runner.Simulation, directory: Path) -> str | N
         done = simulate(steps)
     except runner.SimulationError as error:
         return str(error)
-    for error, outcome in zip(wrong, done[1::2], strict=True):
-        if outcome.error is not error:
-            return f"stopped with {outcome.error.name}, not {error.name}"
+    for expected_error, outcome in zip(wrong, done[1::2], strict=True):
+        if outcome.error is not expected_error:
+            return f"stopped with {outcome.error.name}, not {expected_error.name}"
     return next(filter(None, (wrong_codes(outcome, program) for outcome in done[::2])), None)
 
 

@@ -1,6 +1,6 @@
 """The networks that the repository brings along, as whole networks through the RTL of the presets.
 
-On Icarus all of them take minutes: ``make sim SIM=icarus``, ``make sim SIM=icarus CONFIG=wide``.
+All of them on Icarus take minutes: ``make sim SIM=icarus``, ``make sim SIM=icarus CONFIG=wide``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def run(*networks: str, config: str, simulator: str, frames: int | None, reports
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize(("config", "seed"), [("tiny", 1), ("small", 2), ("wide", 3), ("int8", 4)])
+@pytest.mark.parametrize(("config", "seed"), [("tiny", 1), ("small", 2), ("wide", 3)])
 def test_all_on_verilator(verilator: str, tmp_path: Path, config: str, seed: int) -> None:
     """Every output code of every layer and every cycle; every preset from another state at power-up."""
     names = vectors.committed()
@@ -43,9 +43,11 @@ def test_all_on_verilator(verilator: str, tmp_path: Path, config: str, seed: int
             assert layer["compared"] == tensors[output][:1].size
 
 
-@pytest.mark.parametrize("config", ["tiny", "small"])
-def test_on_icarus(icarus: str, tmp_path: Path, config: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [("tiny", "digits-plain-w2a2"), ("small", "digits-residual-w2a2")],
+)
+def test_on_icarus(icarus: str, tmp_path: Path, config: str, name: str) -> None:
     """X everywhere at power-up."""
-    names = ["digits-plain-w2a2", "digits-residual-w4a4"]
-    text = run(*names, config=config, simulator=icarus, frames=1, reports=tmp_path)
+    text = run(name, config=config, simulator=icarus, frames=1, reports=tmp_path)
     assert f" 0 mismatches ({config}, icarus)" in text

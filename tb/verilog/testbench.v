@@ -2,7 +2,7 @@
 // word.
 //
 // The simulation is started in a folder that `pactolus program NETWORK --output FOLDER` wrote: program.hex, input.hex
-// and expected.hex. accelerator.v is what `pactolus verilog --component accelerator` writes; STREAM_BITS is in the
+// and expected.hex. accelerator.v is what `pactolus verilog` writes; STREAM_BITS is in the
 // folder's manifest. CONTROL is the register's offset in the register map.
 //
 //     $ iverilog -g2005 -DSTREAM_BITS=64 -o sim accelerator.v streams.v testbench.v
