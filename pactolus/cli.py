@@ -169,15 +169,15 @@ def program(
 ) -> None:
     """Build a network's program: its stream, its input and the expected output as .hex files, and a listing."""
     from golden import vectors
-    from hw import program_files
     from hw.config import preset
-    from hw.listing import cycles_listing
     from hw.program import build
+    from hw.program import files as program_files
+    from hw.program.listing import cycles_listing, listing
 
     integers, tensors = vectors.read(vectors.find(network, BUILD / "vectors"))
     built = build(integers, preset(config), trace=trace)
     if show:
-        print(built.listing(), end="")
+        print(listing(built), end="")
     if cycles:
         print(cycles_listing(built), end="")
     if (show or cycles) and output is None:

@@ -22,8 +22,8 @@ from rich.progress import Progress
 from golden.execute import execute
 from golden.generated import NetworkSpec, random_spec, shrink
 from hw.config import AcceleratorConfig, UnsupportedNetworkError, preset
-from hw.cycles import Cycles, predict
 from hw.program import Program, build
+from hw.program.cycles import Cycles, predict
 from hw.program_format import Error
 from tb import runner
 from tb.compare import compare

@@ -27,11 +27,11 @@ from golden import vectors
 from golden.execute import execute
 from hw.accelerator import Accelerator
 from hw.config import AcceleratorConfig
-from hw.cycles import predict
 from hw.datapath import Datapath
 from hw.mac_array import MacArray
 from hw.pact_unit import PactUnit
 from hw.program import Program, build
+from hw.program.cycles import predict
 from hw.program_format import Error, Opcode
 from hw.threshold_unit import ThresholdUnit
 from hw.verilog import generate

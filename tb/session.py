@@ -1,6 +1,6 @@
 """One simulation of the accelerator: a list of things that the host does, and what came of each.
 
-A session is a folder with ``program.hex`` and ``input.hex`` (:mod:`hw.program_files`), from which the Verilog around
+A session is a folder with ``program.hex`` and ``input.hex`` (:mod:`hw.program.files`), from which the Verilog around
 the accelerator (``tb/verilog``) feeds its streams, and into which it writes ``output.hex``. The bench
 :mod:`tb.benches.accelerator` only says how many packets may go and reads the registers. Many networks, frames and
 faults fit into one session.
@@ -18,7 +18,7 @@ from typing import Any
 
 from hw.accelerator import Accelerator
 from hw.config import AcceleratorConfig
-from hw.program_files import packets_text
+from hw.program.files import packets_text
 from hw.program_format import Error
 from hw.verilog import generate
 from tb import runner

@@ -20,8 +20,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from golden import vectors
 from golden.network import Conv2d, IntegerNetwork
 from hw.config import AcceleratorConfig, preset
-from hw.cycles import Cycles, predict
 from hw.program import PlannedLayer, Program, build
+from hw.program.cycles import Cycles, predict
 from hw.program_format import Error
 from tb import runner
 from tb.broken import Broken, break_weight

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from golden import vectors
 from hw.config import preset
-from hw.cycles import predict
 from hw.program import build
+from hw.program.cycles import predict
 from tb import runner
 from tb.session import Step, compile_accelerator, run_session
 from tb.simulate import step_limit

@@ -12,11 +12,12 @@ import pytest
 
 from golden import vectors
 from golden.network import IntegerNetwork
-from hw import program_files, registers
+from hw import registers
 from hw.accelerator import Accelerator
 from hw.config import PRESETS
-from hw.cycles import predict
 from hw.program import Program, build
+from hw.program import files as program_files
+from hw.program.cycles import predict
 from hw.program_format import Error
 from hw.verilog import generate
 from tb import runner

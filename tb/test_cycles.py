@@ -6,8 +6,8 @@ import pytest
 
 from golden.generated import random_spec
 from hw.config import AcceleratorConfig
-from hw.cycles import predict
 from hw.program import build
+from hw.program.cycles import predict
 from hw.program_format import Error
 from tb.session import Step, compile_accelerator, run_session
 

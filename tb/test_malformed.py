@@ -10,8 +10,8 @@ import pytest
 
 from hw.command import command_fields
 from hw.config import PRESETS, AcceleratorConfig
-from hw.cycles import predict
 from hw.program import Program, build
+from hw.program.cycles import predict
 from hw.program_format import COMMANDS, HEADER, Error, Opcode, constants_fields, offsets, record_words
 from tb import examples
 from tb.session import Step, compile_accelerator, run_session

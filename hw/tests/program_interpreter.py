@@ -15,6 +15,7 @@ import numpy as np
 from golden.network import Requantize
 from golden.requantize import requantize
 from hw.config import AcceleratorConfig
+from hw.program.words import pack_digits, unpack_digits, unpack_record
 from hw.program_format import (
     COMMANDS,
     HEADER,
@@ -26,7 +27,6 @@ from hw.program_format import (
     fingerprint,
     record_words,
 )
-from hw.words import pack_digits, unpack_digits, unpack_record
 
 __all__ = ["Interpreter", "ProgramError"]
 

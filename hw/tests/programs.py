@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from hw.command import command_fields
+from hw.program.words import pack_record
 from hw.program_format import (
     COMMANDS,
     HEADER,
@@ -17,7 +18,6 @@ from hw.program_format import (
     offsets,
     record_words,
 )
-from hw.words import pack_record
 
 ZERO = (0, 0, 0, 0)
 

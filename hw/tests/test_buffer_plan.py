@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw.buffer_plan import Lifetime, place
+from hw.program.buffer_plan import Lifetime, place
 
 LIFETIMES = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=12)
 

@@ -7,12 +7,11 @@ import pytest
 from golden import vectors
 from golden.generated import ConvSpec, NetworkSpec, random_spec, resnet20
 from golden.network import Grid
-from hw import cycles
 from hw.config import PRESETS, AcceleratorConfig
-from hw.cycles import array_latency, predict
 from hw.datapath import Datapath
-from hw.listing import cycles_listing
-from hw.program import build
+from hw.program import build, cycles
+from hw.program.cycles import array_latency, predict
+from hw.program.listing import cycles_listing
 
 TINY = PRESETS["tiny"]
 CONFIGS = [

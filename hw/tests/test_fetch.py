@@ -13,11 +13,11 @@ from hw.command import command_layout
 from hw.config import PRESETS, STREAM_WIDTHS, AcceleratorConfig
 from hw.datapath import constants_layout
 from hw.fetch import ProgramFetch
+from hw.program.words import pack_record
 from hw.program_format import COMMANDS, CONSTANT_FIELDS, HEADER, Error, Opcode, constants_fields, record_words
 from hw.tests import programs
 from hw.tests.streams import Streams
 from hw.weight_buffer import weights_layout
-from hw.words import pack_record
 
 # Nothing is a power of two, and the sizes are such that programs are short.
 ODD = AcceleratorConfig(

@@ -14,6 +14,7 @@ from golden.network import Add, Conv2d, Grid, IntegerNetwork, Kind, MaxPool2d, N
 from hw.command import command_fields
 from hw.config import PRESETS, AcceleratorConfig, UnsupportedNetworkError
 from hw.program import build
+from hw.program.listing import listing
 from hw.program_format import Opcode
 from hw.registers import LAYERS
 from hw.tests.program_interpreter import Interpreter
@@ -244,7 +245,7 @@ def test_no_layer_writes_what_it_or_a_later_one_reads(name):
 def test_listing():
     network, _ = committed("digits-residual-w4a4")
     program = build(network, PRESETS["small"])
-    lines = program.listing().splitlines()
+    lines = listing(program).splitlines()
     assert lines[0] == "Program of digits-residual-w4a4 for small: 16 rows, 16 lanes, 4-bit digits."
     assert lines[1] == f"{len(program.commands)} commands in {len(program.words())} words of 64 bits."
     commands = lines[-len(program.commands) :]

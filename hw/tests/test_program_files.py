@@ -6,9 +6,10 @@ import pytest
 
 from golden import vectors
 from hw.config import PRESETS
-from hw.cycles import predict
 from hw.program import build
-from hw.program_files import packets_text, write
+from hw.program.cycles import predict
+from hw.program.files import packets_text, write
+from hw.program.listing import listing
 from hw.tests.program_interpreter import Interpreter
 
 
@@ -52,7 +53,7 @@ def test_the_files_run(config, tmp_path):
         "predicted_cycles": predict(program).total,
         "outputs": [{"tensor": name, "words": count} for name, count in program.outputs],
     }
-    assert (tmp_path / "a/listing.txt").read_text() == program.listing()
+    assert (tmp_path / "a/listing.txt").read_text() == listing(program)
     write(tmp_path / "b", program, tensors)
     assert {f.name: f.read_bytes() for f in (tmp_path / "a").iterdir()} == {
         f.name: f.read_bytes() for f in (tmp_path / "b").iterdir()

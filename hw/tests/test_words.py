@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw.program.words import cut, join, pack_digits, pack_record, unpack_digits, unpack_record
 from hw.program_format import Field
-from hw.words import cut, join, pack_digits, pack_record, unpack_digits, unpack_record
 
 
 @given(st.data())

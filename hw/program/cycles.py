@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hw.config import AcceleratorConfig
+from hw.program.tiles import Command
 from hw.program_format import COMMANDS, HEADER, Opcode, constants_fields, record_words
-from hw.tiles import Command
 
 if TYPE_CHECKING:
     from hw.program import Program

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from golden.network import Kind, Tensor
-from hw.cycles import predict
+from hw.program.builder import Program
+from hw.program.cycles import predict
+from hw.program.tiles import Command, digits
 from hw.program_format import LOOPS, Opcode
-from hw.tiles import Command, digits
-
-if TYPE_CHECKING:
-    from hw.program import Program
 
 __all__ = ["cycles_listing", "listing"]
 
@@ -50,7 +47,7 @@ def listing(program: Program) -> str:
 
 
 def cycles_listing(program: Program) -> str:
-    """Where the cycles of a program go, as :func:`hw.cycles.predict` says, ending in a newline."""
+    """Where the cycles of a program go, as :func:`hw.program.cycles.predict` says, ending in a newline."""
     predicted = predict(program)
     array = program.config.rows * program.config.lanes
     rows: list[tuple[str, ...]] = [("", "cycles", "beats", "drain", "program", "latency", "utilization")]

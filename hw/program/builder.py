@@ -1,9 +1,9 @@
 """The program builder: an integer network and a configuration become one stream of commands.
 
 :func:`build` decides everything that the hardware does not: which operations are computed together
-(:mod:`hw.lowering`), where each tensor lies (:mod:`hw.buffer_plan`), and the loops and weight words of every tile
-(:mod:`hw.tiles`). A :class:`Program` turns frames of codes into the packets of the input stream, and the packets of
-the output stream back into tensors.
+(:mod:`hw.program.lowering`), where each tensor lies (:mod:`hw.program.buffer_plan`), and the loops and weight words of
+every tile (:mod:`hw.program.tiles`). A :class:`Program` turns frames of codes into the packets of the input stream, and
+the packets of the output stream back into tensors.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 
 from golden.execute import check_codes
 from golden.network import IntegerNetwork, Kind, Tensor
-from hw.buffer_plan import Lifetime, Region, place
 from hw.config import AcceleratorConfig, UnsupportedNetworkError
-from hw.lowering import Layer, lower, pack_frame, packable, packed
+from hw.program.buffer_plan import Lifetime, Region, place
+from hw.program.lowering import Layer, lower, pack_frame, packable, packed
+from hw.program.tiles import Command, Tile, compute, digits, tensor_words, tiles
+from hw.program.words import cut, join, pack_digits, pack_record, unpack_digits
 from hw.program_format import COMMANDS, HEADER, MAGIC, VERSION, Opcode, constants_fields, fingerprint
 from hw.registers import LAYERS
-from hw.tiles import Command, Tile, compute, digits, tensor_words, tiles
-from hw.words import cut, join, pack_digits, pack_record, unpack_digits
 
 __all__ = ["PlannedLayer", "Program", "build"]
 
@@ -74,15 +74,15 @@ class Program:
     ----------
     network, config
         What is computed, and on what.
-    commands : tuple of :class:`~hw.tiles.Command`
+    commands : tuple of :class:`~hw.program.tiles.Command`
         In order, END last.
     layers : tuple of :class:`PlannedLayer`
         In order.
-    regions : tuple of :class:`~hw.buffer_plan.Region`
+    regions : tuple of :class:`~hw.program.buffer_plan.Region`
         The buffer plan. Step 0 is the LOAD, step n the n-th layer, the one after all layers the last STORE.
     outputs : tuple of (tensor name, words)
         What the packets of the output stream hold, in order.
-    packed : :class:`~hw.lowering.Layer` or ``None``
+    packed : :class:`~hw.program.lowering.Layer` or ``None``
         The first layer, if the host lays its windows along the channels.
     """
 
@@ -177,12 +177,6 @@ class Program:
             tensors[name] = unpack_tensor(packet, self.network.tensor(name), self.config)
         return tensors
 
-    def listing(self) -> str:
-        """The program as text that a person can check; see :mod:`hw.listing`."""
-        from hw.listing import listing
-
-        return listing(self)
-
 
 def pack_tensor(codes: np.ndarray, tensor: Tensor, config: AcceleratorConfig) -> list[int]:
     """The words of a tensor (C, H, W) in the order of its addresses."""
@@ -236,9 +230,9 @@ def build(network: IntegerNetwork, config: AcceleratorConfig, *, trace: bool = F
 
 
 def _cycles(layer: Layer, config: AcceleratorConfig) -> int:
-    """About how many cycles the first layer takes, its input's LOAD included; :mod:`hw.cycles` has the exact number."""
+    """About how many cycles the first layer takes, its LOAD included; :mod:`hw.program.cycles` has the exact number."""
     groups = config.rows // config.requant_lanes
-    window = groups * (layer.window - 1 + digits(layer.output, config))
+    window = groups * (layer.window - 1 + -(-digits(layer.output, config) // 2))
     beats = sum(max(tile.position_beats * layer.window, window) for tile in tiles(layer, config))
     return beats * layer.positions // layer.window + tensor_words(layer.source, config)
 

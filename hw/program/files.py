@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from hw.cycles import predict
 from hw.program import Program
+from hw.program.cycles import predict
+from hw.program.listing import listing
 
 __all__ = ["packets_text", "write"]
 
@@ -78,7 +79,7 @@ def write(folder: str | os.PathLike[str], program: Program, tensors: dict[str, n
         ("program.hex", packets_text([words], bits)),
         ("input.hex", packets_text(inputs, bits)),
         ("expected.hex", packets_text(expected, bits)),
-        ("listing.txt", program.listing()),
+        ("listing.txt", listing(program)),
         ("manifest.json", json.dumps(manifest, indent=1) + "\n"),
     ):
         (folder / name).write_text(text, encoding="utf-8")

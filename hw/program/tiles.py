@@ -15,9 +15,9 @@ import numpy as np
 
 from golden.network import Grid, Kind, Tensor
 from hw.config import AcceleratorConfig, UnsupportedNetworkError
-from hw.lowering import Layer
+from hw.program.lowering import Layer
+from hw.program.words import cut
 from hw.program_format import COMMANDS, LOOPS, Opcode
-from hw.words import cut
 
 __all__ = ["Command", "Tile", "compute", "digits", "pixel_words", "tensor_words", "tiles"]
 
