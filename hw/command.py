@@ -11,7 +11,7 @@ from hw.config import AcceleratorConfig
 from hw.offset_correction import MAX_WEIGHT_BITS
 from hw.program_format import COMMANDS, LOOPS, Opcode
 
-__all__ = ["COORDINATE_BITS", "STILL", "address_bits", "command_fields", "command_layout"]
+__all__ = ["COORDINATE_BITS", "STILL", "address_bits", "command_fields", "command_layout", "transfer_layout"]
 
 COORDINATE_BITS = 16
 """Signed width of x and y: maps of up to 32767 pixels in a row or column, padding included."""
@@ -104,3 +104,9 @@ def command_layout(config: AcceleratorConfig) -> data.StructLayout:
             **{name: shape for name, (shape, _, _) in command_fields(config).items()},
         }
     )
+
+
+def transfer_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A LOAD or STORE: ``address`` of its first word, ``words_last``, ``mark``."""
+    shapes = {name: shape for name, (shape, _, _) in command_fields(config).items()}
+    return data.StructLayout({name: shapes[name] for name in ("address", "words_last", "mark")})

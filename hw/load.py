@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.axi import word_layout
-from hw.command import command_fields
+from hw.command import transfer_layout
 from hw.config import AcceleratorConfig
 from hw.program_format import Error
 
-__all__ = ["Load", "transfer_layout"]
-
-
-def transfer_layout(config: AcceleratorConfig) -> data.StructLayout:
-    """A LOAD or STORE: ``address`` of its first word, ``words_last``, ``mark``."""
-    shapes = {name: shape for name, (shape, _, _) in command_fields(config).items()}
-    return data.StructLayout({name: shapes[name] for name in ("address", "words_last", "mark")})
+__all__ = ["Load"]
 
 
 class Load(wiring.Component):

@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from hw.activation_buffer import read_signature
 from hw.axi import word_layout
+from hw.command import transfer_layout
 from hw.config import AcceleratorConfig
-from hw.load import transfer_layout
 
 __all__ = ["Store"]
 
