@@ -24,6 +24,7 @@ from sw.layers import (
 from sw.models import MODELS, Precision, ResidualBlock
 from sw.quantizers.dorefa import Dorefa
 from sw.quantizers.maxabs import MaxAbs
+from sw.quantizers.sawb import Sawb
 
 
 def randomize(model: nn.Module, seed: int) -> nn.Module:
@@ -195,6 +196,10 @@ MADE = {
     "one signal": (lambda: sequential(
         entrance(), conv(2, 3, (1, 5), padding=(0, 2)), pact(9), conv(3, 2, (1, 3), quantizer=MaxAbs(9)), pact(10)),
         (2, 1, 20)),
+    "SAWB": (lambda: sequential(
+        entrance(), conv(1, 6, quantizer=Sawb(4)), nn.BatchNorm2d(6), pact(2), conv(6, 6, quantizer=Sawb(2)), pact(3),
+        conv(6, 6, 1, quantizer=Sawb(3)), nn.BatchNorm2d(6), SymmetricActivation(4, clip=1), nn.Flatten(),
+        QuantLinear(6 * 2 * 2, 3, quantizer=Sawb(5))), (1, 6, 6)),
     "average by our module": (lambda: sequential(
         entrance(), conv(1, 4), pact(8), GlobalAveragePool(), QuantLinear(4, 3, quantizer=MaxAbs(8))), (1, 6, 6)),
     "branches": (Branches, (1, 5, 5)),
