@@ -50,6 +50,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         examples.residual_network(4),
         examples.residual_network(2),
         examples.small_network(),
+        examples.varied_network(),
     ]
     for number, network in enumerate(networks):
         vectors.write(

@@ -40,7 +40,8 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "command", ["", "sim", "program", "synth", "train", "export", "verilog", "docs", "report", "report solver"]
+    "command",
+    ["", "sim", "program", "synth", "train", "export", "verilog", "docs", "report", "report solver", "fuzz", "bench"],
 )
 def test_every_command_has_help(command):
     assert "Usage" in pactolus(*command.split(), "--help").stdout
@@ -176,3 +177,21 @@ def test_export_into_narrow_widths_says_what_differs(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, [*arguments, "--config", "narrow"])
     assert result.exit_code == 1
     assert re.search(r"^[1-9]\d* codes differ from the model's forward in float64\.$", result.stdout, re.MULTILINE)
+
+
+def test_fuzz():
+    done = pactolus("fuzz", "--count", 2, "--seed", 40)
+    assert done.stdout == "2 of 2 random networks passed (tiny, verilator; seeds from 40).\n"
+
+
+def test_bench_writes_a_table(tmp_path):
+    path = tmp_path / "speed.csv"
+    done = pactolus("bench", "--config", "tiny", "--network", "digits-plain-w2a2", "--cycles", 10_000, "-o", path)
+    with path.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["config"] == "tiny" and int(row["cycles"]) >= 10_000 and int(row["cycles_per_second"]) > 1_000
+    assert 0 < float(row["python_percent"]) < 100 and row["cycles_per_second"] in done.stdout
+
+
+def test_bench_refuses_an_unknown_preset():
+    assert sentence("bench", "--config", "tiny,huge").endswith(", not 'huge'")
