@@ -149,12 +149,15 @@ class PactActivation(_TrainedClip):
         1..16.
     alpha : :class:`float`
         Initial α. The paper starts well above typical activations and lets the L2 term pull it down.
+    plus : :class:`bool`
+        Train with the gradients of PACT+.
     """
 
     zero_point = 0
 
-    def __init__(self, bits: int, *, alpha: float = 10.0):
+    def __init__(self, bits: int, *, alpha: float = 10.0, plus: bool = False):
         super().__init__(bits, alpha)
+        self.plus = plus
 
     @property
     def scale(self) -> torch.Tensor:
@@ -167,7 +170,7 @@ class PactActivation(_TrainedClip):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Clip and quantize."""
-        return pact(x, self.projected_clip(), self.bits)
+        return pact(x, self.projected_clip(), self.bits, plus=self.plus)
 
 
 class SymmetricActivation(_TrainedClip):

@@ -1,4 +1,7 @@
-"""PACT: activations clipped at a trained α (Choi et al., arXiv 1805.06085)."""
+"""PACT: activations clipped at a trained α (Choi et al., arXiv 1805.06085), and the finer gradient of PACT+.
+
+PACT+ is what the authors' group calls the variant in its code (foundation-model-stack/fms-model-optimizer).
+"""
 from __future__ import annotations
 
 import torch
@@ -28,8 +31,9 @@ def pact_codes(x: torch.Tensor, alpha: torch.Tensor, bits: int) -> torch.Tensor:
 
 class _Pact(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, alpha, bits):
+    def forward(ctx, x, alpha, bits, plus):
         ctx.save_for_backward(x, alpha)
+        ctx.bits, ctx.plus = bits, plus
         return pact_codes(x, alpha, bits) * (alpha / (2 ** bits - 1))
 
     @staticmethod
@@ -37,10 +41,15 @@ class _Pact(torch.autograd.Function):
         x, alpha = ctx.saved_tensors
         grad, = grads
         clipped = x >= alpha
-        return grad * ((x >= 0) & ~clipped), (grad * clipped).sum().reshape(alpha.shape), None
+        inside = ((x > 0) if ctx.plus else (x >= 0)) & ~clipped
+        slope = clipped.to(grad.dtype)
+        if ctx.plus:
+            levels = 2 ** ctx.bits - 1
+            slope = slope + inside * (pact_codes(x, alpha, ctx.bits) - x / (alpha / levels)) / levels
+        return grad * inside, (grad * slope).sum().reshape(alpha.shape), None, None
 
 
-def pact(x: torch.Tensor, alpha: torch.Tensor, bits: int) -> torch.Tensor:
+def pact(x: torch.Tensor, alpha: torch.Tensor, bits: int, *, plus: bool = False) -> torch.Tensor:
     """PACT activation on the k-bit grid: value = code·α ÷ (2^k − 1), both 0 and α representable.
 
     Equations 1 and 2 of the paper, with rounding half up. The gradients are those of equation 3: 1 to ``x`` on
@@ -54,5 +63,8 @@ def pact(x: torch.Tensor, alpha: torch.Tensor, bits: int) -> torch.Tensor:
         Scalar clip, positive, one per layer.
     bits : :class:`int`
         k, 1..16.
+    plus : :class:`bool`
+        The gradients of PACT+: to ``alpha`` also (code − z) ÷ (2^k − 1) with z = x·(2^k − 1)/α where 0 < x < α, so that
+        α feels the rounding error of what is not clipped; to ``x`` 1 on (0, α).
     """
-    return _Pact.apply(x, alpha, check_bits(bits))
+    return _Pact.apply(x, alpha, check_bits(bits), plus)

@@ -23,7 +23,8 @@ from sw.quantizers.maxabs import MaxAbs
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("quantizer", [
-    PactActivation(3, alpha=2.5), PactActivation(8), SymmetricActivation(clip=1.7), SymmetricActivation(4),
+    PactActivation(3, alpha=2.5), PactActivation(8), PactActivation(2, plus=True), SymmetricActivation(clip=1.7),
+    SymmetricActivation(4),
     InputQuantizer(scale=1 / 255), InputQuantizer(scale=1 / 127, zero_point=128),
 ], ids=repr)
 def test_an_activation_shows_its_integers(quantizer, dtype):

@@ -118,6 +118,57 @@ def test_pact_itself_is_smooth_in_alpha_above_it(bits):
     assert alpha.grad is not None and alpha.grad.item() == pytest.approx(difference.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_pact_plus_has_the_values_of_pact(bits):
+    x = torch.linspace(-1, 3, 401)
+    assert pact(x, torch.tensor(2.0), bits, plus=True).equal(pact(x, torch.tensor(2.0), bits))
+
+
+def test_pact_plus_gradients_by_hand():
+    alpha = double(3)[0].requires_grad_()  # steps of 1 at two bits
+    x = double(-1, 0, 0.25, 0.5, 1.75, 2.999, 3, 5).requires_grad_()
+    slopes = double(0, 0, -0.25, 0.5, 0.25, 0.001, 3, 3) / 3
+    for i in range(8):
+        x.grad = alpha.grad = None
+        pact(x, alpha, 2, plus=True)[i].backward()
+        assert alpha.grad is not None and alpha.grad.item() == pytest.approx(slopes[i].item(), abs=1e-12)
+        assert x.grad is not None and x.grad[i].item() == (2 <= i <= 5)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_pact_plus_gradient_equals_finite_differences_with_the_rounding_errors_held(bits):
+    x = torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(bits)) * 2
+    weights = torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(bits + 100))
+    alpha, levels, h = double(1.5)[0], 2 ** bits - 1, 1e-6
+    assert ((x.abs() > 2 * h) & ((x - alpha).abs() > 2 * h)).all()
+    z = x.clamp(min=0) * levels / alpha
+    error = torch.where((x > 0) & (x < alpha), torch.floor(z + 0.5) - z, 0)
+
+    def held(alpha):
+        step = alpha / levels
+        return (weights * step * (torch.minimum(x.clamp(min=0), alpha) / step + error)).sum()
+
+    leaf = alpha.clone().requires_grad_()
+    (weights * pact(x, leaf, bits, plus=True)).sum().backward()
+    assert leaf.grad is not None
+    torch.testing.assert_close(leaf.grad, (held(alpha + h) - held(alpha - h)) / (2 * h), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_pact_plus_is_nearer_to_the_staircase_than_pact(bits):
+    # ∫ x·y(x, α) dx is smooth in α though y is a staircase: its derivative by difference needs no formula.
+    x = torch.linspace(0, 3, 600001, dtype=torch.float64)
+    alpha, h = double(2)[0], 0.01
+    true = ((x * pact(x, alpha + h, bits)).mean() - (x * pact(x, alpha - h, bits)).mean()) / (2 * h)
+    found = []
+    for plus in (False, True):
+        leaf = alpha.clone().requires_grad_()
+        (x * pact(x, leaf, bits, plus=plus)).mean().backward()
+        assert leaf.grad is not None
+        found.append(abs((leaf.grad - true).item()))
+    assert found[1] < 0.7 * found[0]
+
+
 # Symmetric ------------------------------------------------------------------------------------------------------------
 
 def test_symmetric_codes_have_their_zero_in_the_middle():
