@@ -31,6 +31,7 @@ from .layers import (
     ActivationQuantizer,
     GlobalAveragePool,
     InputQuantizer,
+    OctavActivation,
     QuantConv2d,
     QuantizedWeight,
     QuantLinear,
@@ -419,6 +420,10 @@ class _Builder:
         if len(self.inputs) != 1:
             raise ExportError(f"Model must have one input, not {len(self.inputs)}")
         self.modules = dict(model.named_modules())
+        for node in graph.nodes:
+            module = self.modules.get(str(node.target))
+            if isinstance(module, OctavActivation) and not module.calibrated:
+                raise self._refusal(node, "must be trained or calibrated: it has no clip yet")
         self.recorded = _Recorder(model, graph).record(sample)
         self.tensors: list[Tensor] = []
         self.operations: list[Conv2d | MaxPool2d | Add] = []

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from .quantizers import WeightQuantizer
+from .quantizers.gradients import Gradient
+from .quantizers.octav import octav, octav_clip, octav_codes
 from .quantizers.pact import pact, pact_codes
 from .quantizers.rounding import check_bits, round_half_up
 from .quantizers.symmetric import symmetric, symmetric_codes
@@ -19,6 +21,7 @@ __all__ = [
     "ActivationQuantizer",
     "GlobalAveragePool",
     "InputQuantizer",
+    "OctavActivation",
     "PactActivation",
     "QuantConv2d",
     "QuantLinear",
@@ -89,7 +92,7 @@ class QuantLinear(nn.Linear, QuantizedWeight):
 
 
 class ActivationQuantizer(nn.Module):
-    """What the three activation quantizers share: value = scale·(code − zero point), codes of ``bits`` bits.
+    """What the activation quantizers share: value = scale·(code − zero point), codes of ``bits`` bits.
 
     Members
     -------
@@ -202,6 +205,83 @@ class SymmetricActivation(_TrainedClip):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Clip and quantize."""
         return symmetric(x, self.projected_clip(), self.bits)
+
+
+class OctavActivation(ActivationQuantizer):
+    """OCTAV (:func:`sw.quantizers.octav.octav`): the clip is computed from the data, not trained.
+
+    The module keeps one clip, in the buffer ``clip``; it is what evaluation and export use. Every training batch moves
+    it a tenth of the way to the batch's own clip, as batch norm moves its statistics; the first batch, or
+    :meth:`calibrate`, sets it.
+
+    Parameters
+    ----------
+    bits : :class:`int`
+        1..16, or 2..16 if ``signed``.
+    signed : :class:`bool`
+        Whether negative values are kept (zero point 2^(bits−1)) or become 0, as by a ReLU.
+    gradient : :class:`sw.quantizers.gradients.Gradient`
+        ``PWL`` is what the paper advises for activations.
+    dynamic : :class:`bool`
+        Training quantizes each batch with the batch's own clip. If not (static), training uses the kept clip too, and
+        no batch but the first moves it.
+    """
+
+    FLOOR = 1e-3
+    MOMENTUM = 0.1
+    clip: torch.Tensor
+
+    def __init__(self, bits: int, *, signed: bool = False, gradient: Gradient = Gradient.PWL, dynamic: bool = True):
+        super().__init__()
+        if check_bits(bits) < 2 and signed:
+            raise ValueError(f"Bits must be at least 2 for a signed activation, not {bits!r}")
+        self.bits, self.signed, self.dynamic = bits, signed, dynamic
+        self.gradient = Gradient(gradient)
+        self.zero_point = 2 ** (bits - 1) if signed else 0
+        self.register_buffer("clip", torch.tensor(0.0))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there is a clip to use."""
+        return self.clip.item() > 0
+
+    def calibrate(self, x: torch.Tensor) -> None:
+        """Keep the clip of the batch ``x``."""
+        self.clip.copy_(self._clip_of(x))
+
+    def _clip_of(self, x: torch.Tensor) -> torch.Tensor:
+        return octav_clip(x, self.bits, signed=self.signed).clamp(min=self.FLOOR)
+
+    def _kept(self) -> torch.Tensor:
+        if not self.calibrated:
+            raise ValueError("OctavActivation must be trained or calibrated before it is used")
+        return self.clip
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """The step between two codes, a scalar."""
+        return self._kept() / 2 ** (self.bits - 1 if self.signed else self.bits)
+
+    def to_int(self, x: torch.Tensor) -> torch.Tensor:
+        """Codes (int64) for the input ``x`` with the kept clip."""
+        return octav_codes(x.detach(), self._kept(), self.bits, signed=self.signed).to(torch.int64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Clip and quantize."""
+        return octav(x, self._next_clip(x) if self.training else self._kept(), self.bits, signed=self.signed,
+                     gradient=self.gradient)
+
+    def _next_clip(self, x: torch.Tensor) -> torch.Tensor:
+        """The clip of a training step; what is kept moves."""
+        if self.calibrated and not self.dynamic:
+            return self.clip
+        clip = self._clip_of(x)
+        self.clip.copy_(torch.lerp(self.clip, clip, self.MOMENTUM) if self.calibrated else clip)
+        return clip
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows."""
+        return f"bits={self.bits}, signed={self.signed}, clip={self.clip.item():.4g}, dynamic={self.dynamic}"
 
 
 class InputQuantizer(ActivationQuantizer):

@@ -14,6 +14,7 @@ from sw.layers import (
     ActivationQuantizer,
     GlobalAveragePool,
     InputQuantizer,
+    OctavActivation,
     PactActivation,
     QuantConv2d,
     QuantLinear,
@@ -24,6 +25,7 @@ from sw.layers import (
 from sw.models import MODELS, Precision, ResidualBlock
 from sw.quantizers.dorefa import Dorefa
 from sw.quantizers.maxabs import MaxAbs
+from sw.quantizers.octav import Octav
 from sw.quantizers.sawb import Sawb
 
 
@@ -50,6 +52,8 @@ def randomize(model: nn.Module, seed: int) -> nn.Module:
                     module.bias.copy_(normal(module.bias) + 0.5)
             elif isinstance(module, PactActivation | SymmetricActivation):
                 module.clip.fill_(1.5 + torch.rand((), generator=generator))
+            elif isinstance(module, OctavActivation):
+                module.calibrate(torch.randn(500, generator=generator))
     return model
 
 
@@ -200,6 +204,11 @@ MADE = {
         entrance(), conv(1, 6, quantizer=Sawb(4)), nn.BatchNorm2d(6), pact(2), conv(6, 6, quantizer=Sawb(2)), pact(3),
         conv(6, 6, 1, quantizer=Sawb(3)), nn.BatchNorm2d(6), SymmetricActivation(4, clip=1), nn.Flatten(),
         QuantLinear(6 * 2 * 2, 3, quantizer=Sawb(5))), (1, 6, 6)),
+    "OCTAV": (lambda: sequential(
+        entrance(), conv(1, 6, quantizer=Octav(4)), nn.BatchNorm2d(6), OctavActivation(2),
+        conv(6, 6, quantizer=Octav(2, clip=1.3)), OctavActivation(8, dynamic=False), conv(6, 6, 1, quantizer=Octav(8)),
+        nn.BatchNorm2d(6), OctavActivation(4, signed=True), nn.Flatten(),
+        QuantLinear(6 * 2 * 2, 3, quantizer=Octav(3))), (1, 6, 6)),
     "average by our module": (lambda: sequential(
         entrance(), conv(1, 4), pact(8), GlobalAveragePool(), QuantLinear(4, 3, quantizer=MaxAbs(8))), (1, 6, 6)),
     "branches": (Branches, (1, 5, 5)),
@@ -256,6 +265,19 @@ def test_exact_ties_are_counted_and_go_up():
     assert isinstance(operation, Conv2d)
     acc = accumulate(values[operation.input], operation, network)  # r = acc/8: a tie where acc mod 8 is 4
     assert first.ties == int(((acc % 8 == 4) & (acc > 0) & (acc < 56)).sum())
+
+
+@pytest.mark.parametrize("make", [
+    lambda: (Sawb(1), PactActivation(3, alpha=7)), lambda: (Octav(3, clip=4.0), OctavActivation(3))])
+def test_exact_ties_of_other_quantizers_go_up(make):
+    quantizer, activation = make()
+    activation.clip.data.fill_(7 if isinstance(activation, PactActivation) else 8)  # steps of 1, sums of quarters
+    model = sequential(InputQuantizer(scale=0.25, bits=4), conv(2, 4, quantizer=quantizer), activation)
+    with torch.no_grad():
+        signs = 1 - 2 * (torch.arange(72) % 5 % 2)
+        model[1].weight.copy_(signs.reshape(4, 2, 3, 3))
+    layer, = check(model, images(8, 2, 6, 6) * 4).report.layers
+    assert layer.ties > 20 and layer.float32_differences == 0
 
 
 def test_near_ties_are_not_counted():
@@ -435,6 +457,9 @@ REFUSALS = {
     "flatten of a result": (
         Written(lambda m, x: torch.flatten(m.conv(m.input(x)), start_dim=1)),
         "Node 'flatten' must flatten a quantized tensor from dimension 1 on, not 'conv' from 1 to -1"),
+    "no clip yet": (
+        After(lambda m, y: m.last(m.conv(y)), last=OctavActivation(4)),
+        "Node 'last' must be trained or calibrated: it has no clip yet"),
     "string padding": (
         After(lambda m, y: m.act(m.same(y)), same=conv(2, 2, 3, padding="same")),
         "Node 'same' must have numbers for padding and padding mode 'zeros', not 'same' and 'zeros'"),

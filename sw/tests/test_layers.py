@@ -8,6 +8,7 @@ from torch import nn
 from sw.layers import (
     GlobalAveragePool,
     InputQuantizer,
+    OctavActivation,
     PactActivation,
     QuantConv2d,
     QuantizedWeight,
@@ -36,6 +37,15 @@ def test_an_activation_shows_its_integers(quantizer, dtype):
     value = quantizer.scale.to(dtype) * (codes - quantizer.zero_point)
     torch.testing.assert_close(quantizer(x), value, rtol=1e-6, atol=1e-9)
     assert quantizer.to_int(torch.zeros(1, dtype=dtype)).item() == quantizer.zero_point
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bits", [2, 8])
+def test_a_calibrated_activation_shows_its_integers(bits, dtype, signed):
+    quantizer = OctavActivation(bits, signed=signed)
+    quantizer.calibrate(torch.randn(1000, generator=torch.Generator().manual_seed(0)))
+    test_an_activation_shows_its_integers(quantizer.eval(), dtype)
 
 
 def test_input_codes_of_images_are_the_same_in_both_types():

@@ -11,6 +11,7 @@ import torch
 from golden.network import Grid
 from sw.quantizers.dorefa import Dorefa
 from sw.quantizers.maxabs import MaxAbs
+from sw.quantizers.octav import Octav
 from sw.quantizers.pact import pact, pact_codes
 from sw.quantizers.rounding import round_half_up, round_half_up_ste
 from sw.quantizers.sawb import Sawb
@@ -38,7 +39,7 @@ def test_rounding_passes_the_gradient_straight_through():
 @pytest.mark.parametrize("bits", [0, 17, 2.0, True, None])
 def test_bits_are_refused_by_message(bits):
     sentence = re.escape(f"Bits must be an integer between 1 and 16, not {bits!r}")
-    for call in (Dorefa, MaxAbs, Sawb, lambda b: pact(double(1), double(1), b),
+    for call in (Dorefa, MaxAbs, Octav, Sawb, lambda b: pact(double(1), double(1), b),
                  lambda b: symmetric(double(1), double(1), b)):
         with pytest.raises(ValueError, match=f"^{sentence}$"):
             call(bits)
@@ -258,7 +259,8 @@ def test_maxabs_refuses_one_bit():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("quantizer", [*(Dorefa(b) for b in BITS), MaxAbs(2), MaxAbs(8), MaxAbs(4, per_channel=True),
-                                       *(Sawb(b) for b in (1, 2, 3, 4, 5))], ids=repr)
+                                       *(Sawb(b) for b in (1, 2, 3, 4, 5)), Octav(2), Octav(4), Octav(8, clip=2.5)],
+                         ids=repr)
 def test_integers_are_what_training_sees(quantizer, dtype):
     for seed in range(5):
         weight = torch.randn(6, 3, 3, 3, dtype=dtype, generator=torch.Generator().manual_seed(seed))
