@@ -274,6 +274,8 @@ def train(
     bits: Annotated[
         str, typer.Option(help="Bits of the middle layers' weights and activations, and fp32 for the baseline.")
     ] = "fp32,8,4,3,2",
+    weights: Annotated[str, typer.Option(help="Weight quantizer: dorefa, sawb, octav or maxabs.")] = "dorefa",
+    activations: Annotated[str, typer.Option(help="Activation quantizer: pact, pact+ or octav.")] = "pact",
     seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.")] = 1,
     epochs: Annotated[int | None, typer.Option(help="Training epochs.")] = None,
     checkpoints: Annotated[
@@ -286,6 +288,12 @@ def train(
     import shlex
 
     from sw.study import accuracy_table, study, write_accuracies
+    from sw.train import TrainConfig
+
+    def configure(config: TrainConfig) -> TrainConfig:
+        if config.weight_bits is not None:
+            config = dataclasses.replace(config, weights=weights, activations=activations)
+        return config if epochs is None else dataclasses.replace(config, epochs=epochs)
 
     console = Console()
     widths = [None if width == "fp32" else _width(width) for width in bits.split(",")]
@@ -295,7 +303,7 @@ def train(
         seeds=range(seeds),
         checkpoints=checkpoints,
         console=console,
-        configure=lambda config: dataclasses.replace(config, epochs=epochs) if epochs is not None else config,
+        configure=configure,
     )
     console.print(accuracy_table(rows))
     console.print(f"Checkpoints are in {checkpoints}.", highlight=False)

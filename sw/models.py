@@ -10,22 +10,34 @@ from torch import nn
 from .layers import (
     GlobalAveragePool,
     InputQuantizer,
+    OctavActivation,
     PactActivation,
     QuantConv2d,
     QuantLinear,
     ResidualAdd,
     SymmetricActivation,
 )
+from .quantizers import WeightQuantizer
 from .quantizers.dorefa import Dorefa
 from .quantizers.maxabs import MaxAbs
+from .quantizers.octav import Octav
 from .quantizers.rounding import check_bits
+from .quantizers.sawb import Sawb
 
-__all__ = ["MODELS", "DigitsPlain", "DigitsResidual", "Precision", "ResidualBlock"]
+__all__ = ["ACTIVATIONS", "MODELS", "WEIGHTS", "DigitsPlain", "DigitsResidual", "Precision", "ResidualBlock"]
+
+
+WEIGHTS: dict[str, Callable[[int], WeightQuantizer]] = {"dorefa": Dorefa, "sawb": Sawb, "octav": Octav,
+                                                        "maxabs": MaxAbs}
+"""Weight quantizers by name."""
+
+ACTIVATIONS = ("pact", "pact+", "octav")
+"""Names of activation quantizers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """The bit widths of a network, and the modules that follow from them.
+    """The bit widths and quantizers of a network, and the modules that follow from them.
 
     Parameters
     ----------
@@ -34,18 +46,25 @@ class Precision:
     edge_bits : :class:`int`
         Of the weights of the first and last layers, the input, the last layer's input, and projection shortcuts'
         outputs.
+    weights : :class:`str`
+        A key of :data:`WEIGHTS`. The last layer's weights are max-abs whatever the method, and with ``sawb``, which has
+        no coefficients for wide weights, those of the first layer too.
+    activations : :class:`str`
+        One of :data:`ACTIVATIONS`. A projection shortcut's output has a trained symmetric clip, or signed OCTAV.
     clip : :class:`float`
-        Initial clip of every activation quantizer.
+        Initial clip of every activation quantizer that trains it.
 
     Raises
     ------
     ValueError
-        A width outside 1..16, or only one of the two ``None``.
+        An unknown method, a width that it does not have, or only one of the two widths ``None``.
     """
 
     weight_bits: int | None = None
     activation_bits: int | None = None
     edge_bits: int = 8
+    weights: str = "dorefa"
+    activations: str = "pact"
     clip: float = 10.0
 
     def __post_init__(self) -> None:
@@ -55,6 +74,15 @@ class Precision:
         for bits in (self.weight_bits, self.activation_bits, self.edge_bits):
             if bits is not None:
                 check_bits(bits)
+        for what, method, known in (("Weights", self.weights, WEIGHTS), ("Activations", self.activations, ACTIVATIONS)):
+            if method not in known:
+                raise ValueError(f"{what} must be one of {', '.join(known)}, not {method!r}")
+        if self.weight_bits is not None:
+            self._weight_quantizer(self.weight_bits)
+            self._weight_quantizer(self.edge_bits, edge=True)
+
+    def _weight_quantizer(self, bits: int, *, edge: bool = False) -> WeightQuantizer:
+        return WEIGHTS["maxabs" if edge and self.weights == "sawb" else self.weights](bits)
 
     def input(self) -> nn.Module:
         """For images in 0..1."""
@@ -68,7 +96,7 @@ class Precision:
         padding = kernel_size // 2
         if self.weight_bits is None:
             return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        quantizer = Dorefa(self.edge_bits if edge else self.weight_bits)
+        quantizer = self._weight_quantizer(self.edge_bits if edge else self.weight_bits, edge=edge)
         return QuantConv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding, quantizer=quantizer)
 
     def linear(self, in_features: int, out_features: int) -> nn.Module:
@@ -78,15 +106,20 @@ class Precision:
         return QuantLinear(in_features, out_features, quantizer=MaxAbs(self.edge_bits))
 
     def activation(self, *, edge: bool = False) -> nn.Module:
-        """PACT, or ReLU for the baseline."""
+        """PACT or OCTAV, or ReLU for the baseline."""
         if self.activation_bits is None:
             return nn.ReLU()
-        return PactActivation(self.edge_bits if edge else self.activation_bits, alpha=self.clip)
+        bits = self.edge_bits if edge else self.activation_bits
+        if self.activations == "octav":
+            return OctavActivation(bits)
+        return PactActivation(bits, alpha=self.clip, plus=self.activations == "pact+")
 
     def shortcut(self) -> nn.Module:
         """What makes a projection shortcut's output a code."""
         if self.weight_bits is None:
             return nn.Identity()
+        if self.activations == "octav":
+            return OctavActivation(self.edge_bits, signed=True)
         return SymmetricActivation(self.edge_bits, clip=self.clip)
 
 

@@ -5,6 +5,7 @@ It trains what is not trained yet, exports, and counts right answers of the inte
 from __future__ import annotations
 
 import csv
+import itertools
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Accuracy:
     Members
     -------
     network, bits : :class:`str`
-        ``digits-plain`` and ``w4a4`` or ``fp32``.
+        ``digits-plain`` and ``w4a4``, ``sawb-pact-w4a4`` or ``fp32``.
     seed : :class:`int`
     fake_quantized : :class:`float`
         The module's own forward in float32.
@@ -70,15 +71,15 @@ def study(networks: Sequence[str] = tuple(MODELS), bits: Sequence[int | None] = 
         Changes each run's configuration, for example to fewer epochs.
     """
     _, test = digits()
+    # All configurations first: one that is refused must not be found after hours of training.
+    configs = [configure(TrainConfig(network=network, weight_bits=width, activation_bits=width, seed=seed))
+               for network, width, seed in itertools.product(networks, bits, seeds)]
     rows = []
-    for network in networks:
-        for width in bits:
-            for seed in seeds:
-                config = configure(TrainConfig(network=network, weight_bits=width, activation_bits=width, seed=seed))
-                model = _trained(config, checkpoints, console)
-                label = config.name.removeprefix(f"{network}-")
-                integer = None if width is None else 100 * integer_accuracy(model, test)
-                rows.append(Accuracy(network, label, seed, 100 * accuracy(model, test), integer))
+    for config in configs:
+        model = _trained(config, checkpoints, console)
+        label = config.name.removeprefix(f"{config.network}-")
+        integer = None if config.weight_bits is None else 100 * integer_accuracy(model, test)
+        rows.append(Accuracy(config.network, label, config.seed, 100 * accuracy(model, test), integer))
     return rows
 
 

@@ -49,6 +49,9 @@ class TrainConfig:
         A key of :data:`sw.models.MODELS`.
     weight_bits, activation_bits : :class:`int` or ``None``
         Of the middle layers; both ``None`` trains the float32 baseline.
+    weights, activations : :class:`str`
+        Methods, keys of :data:`sw.models.WEIGHTS` and :data:`sw.models.ACTIVATIONS`; the baseline has none, and they
+        are left at their defaults.
     seed : :class:`int`
         Of the initial weights and of the order of the images.
     epochs, batch_size : :class:`int`
@@ -69,6 +72,8 @@ class TrainConfig:
     network: str
     weight_bits: int | None = None
     activation_bits: int | None = None
+    weights: str = "dorefa"
+    activations: str = "pact"
     seed: int = 0
     epochs: int = 60
     batch_size: int = 64
@@ -96,14 +101,19 @@ class TrainConfig:
 
     def precision(self) -> Precision:
         """What the network's constructor takes."""
-        return Precision(weight_bits=self.weight_bits, activation_bits=self.activation_bits, clip=self.alpha)
+        return Precision(weight_bits=self.weight_bits, activation_bits=self.activation_bits, weights=self.weights,
+                         activations=self.activations, clip=self.alpha)
 
     @property
     def name(self) -> str:
-        """The network's name with its precision: ``digits-plain-w4a4``, ``digits-residual-fp32``."""
+        """``digits-plain-w4a4``, ``digits-residual-fp32``; with the methods unless they are DoReFa and PACT.
+
+        For example ``digits-plain-sawb-pact-w2a2``.
+        """
         if self.weight_bits is None:
             return f"{self.network}-fp32"
-        return f"{self.network}-w{self.weight_bits}a{self.activation_bits}"
+        methods = f"{self.weights}-{self.activations}-".removeprefix("dorefa-pact-")
+        return f"{self.network}-{methods}w{self.weight_bits}a{self.activation_bits}"
 
     def build(self) -> nn.Module:
         """The network with untrained weights, drawn from PyTorch's global generator."""

@@ -160,6 +160,14 @@ def test_train_export_simulate(tmp_path):
     assert "0 mismatches" in pactolus("sim", "mine", "--config", "tiny", cwd=tmp_path).stdout
 
 
+def test_train_takes_the_methods_by_name(tmp_path):
+    pactolus("train", "digits-plain", "--bits", "2", "--weights", "sawb", "--activations", "pact+", "--epochs", "1",
+             cwd=tmp_path)
+    assert (tmp_path / "build/checkpoints/digits-plain-sawb-pact+-w2a2-seed0.safetensors").exists()
+    refused = sentence("train", "digits-plain", "--bits", "fp32,8", "--weights", "sawb", cwd=tmp_path)
+    assert refused == "Bits must be between 1 and 5 for SAWB, not 8"
+
+
 def test_export_into_narrow_widths_says_what_differs(tmp_path, monkeypatch):
     """Constants that are too narrow are used, counted, and end in status 1."""
     from typer.testing import CliRunner

@@ -111,6 +111,14 @@ def test_reference_networks_keep_every_code(name, bits):
     assert all(layer.float32_differences < layer.compared / 50 for layer in report.layers)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize(("weights", "activations"), [("sawb", "pact+"), ("octav", "octav")])
+@pytest.mark.parametrize("name", MODELS)
+def test_reference_networks_of_other_methods_keep_every_code(name, weights, activations, bits):
+    precision = Precision(weight_bits=bits, activation_bits=bits, weights=weights, activations=activations)
+    check(randomize(MODELS[name](precision), bits), images(3, 1, 8, 8))
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_residual_blocks_keep_every_code(stride, bits):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import re
 
 import numpy as np
@@ -71,6 +72,35 @@ def test_a_checkpoint_brings_back_the_same_network(trained, tmp_path):
         assert model(test.images).equal(trained.model(test.images))
 
 
+def test_a_checkpoint_from_before_there_were_methods_is_dorefa_and_pact(trained, tmp_path):
+    path = tmp_path / "x.safetensors"
+    config = {key: value for key, value in dataclasses.asdict(QUICK).items() if key not in ("weights", "activations")}
+    save_file(trained.model.state_dict(), path, {"pactolus-checkpoint": json.dumps({"version": 1, "config": config})})
+    assert load_checkpoint(path)[0] == QUICK
+
+
+@pytest.mark.parametrize(("weights", "activations"), [
+    ("sawb", "pact"), ("sawb", "pact+"), ("octav", "octav"), ("maxabs", "octav")])
+def test_every_method_trains_and_keeps_every_code_on_the_whole_test_split(weights, activations, tmp_path):
+    config = dataclasses.replace(QUICK, weights=weights, activations=activations, weight_bits=3, activation_bits=3)
+    result = train(config)
+    assert result.train_accuracy > 0.2
+    save_checkpoint(result, tmp_path / "x.safetensors")
+    exported = export_checkpoint(tmp_path / "x.safetensors", tmp_path / "vectors")
+    assert exported.network.name == config.name
+    assert [layer.float64_differences for layer in exported.report.layers] == [0] * len(exported.report.layers)
+    assert all(layer.compared >= 360 * 10 for layer in exported.report.layers)
+    model = load_checkpoint(tmp_path / "x.safetensors")[1]
+    assert integer_accuracy(model, digits()[1]) == pytest.approx(result.test_accuracy, abs=1 / 360)
+
+
+def test_a_study_refuses_before_it_trains(tmp_path):
+    with pytest.raises(ValueError, match=r"^Bits must be between 1 and 5 for SAWB, not 8$"):
+        study(["digits-plain"], [2, 8], [0], checkpoints=tmp_path,
+              configure=lambda config: dataclasses.replace(config, weights="sawb", epochs=1))
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     where = re.escape(repr(str(path)))
@@ -92,6 +122,10 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     ({"network": "resnet"}, "Network must be one of digits-plain, digits-residual, not 'resnet'"),
     ({"activation_bits": None}, "Weight bits and activation bits must be both given or both absent, not 2 and None"),
     ({"weight_bits": 0}, "Bits must be an integer between 1 and 16, not 0"),
+    ({"weights": "lsq"}, "Weights must be one of dorefa, sawb, octav, maxabs, not 'lsq'"),
+    ({"activations": "relu"}, "Activations must be one of pact, pact+, octav, not 'relu'"),
+    ({"weights": "sawb", "weight_bits": 8}, "Bits must be between 1 and 5 for SAWB, not 8"),
+    ({"weights": "octav", "weight_bits": 1}, "Bits must be at least 2 for signed OCTAV, not 1"),
     ({"epochs": 0}, "Epochs must be an integer of at least 1, not 0"),
     ({"batch_size": 1}, "Batch size must be an integer of at least 2, not 1"),
     ({"seed": -1}, "Seed must be an integer of at least 0, not -1"),
@@ -109,6 +143,8 @@ def test_configurations_are_refused_by_message(change, sentence):
 def test_names():
     assert QUICK.name == "digits-residual-w2a2"
     assert TrainConfig(network="digits-plain").name == "digits-plain-fp32"
+    assert dataclasses.replace(QUICK, weights="sawb").name == "digits-residual-sawb-pact-w2a2"
+    assert dataclasses.replace(QUICK, activations="pact+").name == "digits-residual-dorefa-pact+-w2a2"
 
 
 def test_alpha_has_its_own_lambda():
