@@ -55,7 +55,7 @@ CONFIG = AcceleratorConfig(
     requant_lanes=2,
     weight_depth=64,
     activation_depth=256,
-    stream_bits=512,
+    stream_bits=128,
 )
 ACC_BITS, THRESHOLD_BITS = 12, 2
 PAGE = runner.ROOT / "docs" / "mutations.md"
