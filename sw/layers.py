@@ -250,7 +250,8 @@ class OctavActivation(ActivationQuantizer):
         self.clip.copy_(self._clip_of(x))
 
     def _clip_of(self, x: torch.Tensor) -> torch.Tensor:
-        return octav_clip(x, self.bits, signed=self.signed).clamp(min=self.FLOOR)
+        start = self.clip if self.calibrated else None  # near the result: a few steps instead of ten
+        return octav_clip(x, self.bits, signed=self.signed, start=start).clamp(min=self.FLOOR)
 
     def _kept(self) -> torch.Tensor:
         if not self.calibrated:

@@ -43,14 +43,14 @@ def octav_clip(x: torch.Tensor, bits: int, *, signed: bool = True, start: torch.
     """
     _check(bits, signed)
     magnitude = x.detach().abs() if signed else x.detach().clamp(min=0)
-    count = (magnitude > 0).sum().to(x.dtype)  # a floating type: times a number, an integer tensor becomes float32
+    count = magnitude.count_nonzero().to(x.dtype)  # times a number, an integer tensor would become float32
     mean = magnitude.sum() / count.clamp(min=1)
     noise = 4.0 ** -bits / (3 if signed else 12)
     clip = mean if start is None else start.to(mean)
     for _ in range(iterations):
-        above = magnitude > clip
-        clipped = above.sum().to(x.dtype)
-        ratio = (magnitude * above).sum() / (noise * (count - clipped) + clipped).clamp(min=noise)
+        beyond = (magnitude - clip).relu_()
+        clipped = beyond.count_nonzero().to(x.dtype)
+        ratio = (beyond.sum() + clip * clipped) / (noise * (count - clipped) + clipped).clamp(min=noise)
         previous, clip = clip, torch.where(clipped > 0, ratio, mean)
         if (clip - previous).abs() <= TOLERANCE * previous:
             break
