@@ -20,6 +20,8 @@ from sw.layers import (
 from sw.models import MODELS, Precision
 from sw.quantizers.dorefa import Dorefa
 from sw.quantizers.maxabs import MaxAbs
+from sw.quantizers.octav import Octav
+from sw.quantizers.sawb import Sawb
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -67,6 +69,13 @@ def test_a_clip_is_kept_positive(module):
     value = module(torch.linspace(-1, 1, 11))
     value.sum().backward()
     assert module.clip.grad.item() != 0, "a projected clip can grow again"
+
+
+def test_pact_plus_feels_what_is_not_clipped():
+    for plus in (False, True):
+        module = PactActivation(2, alpha=3, plus=plus)
+        module(torch.tensor([0.75])).sum().backward()
+        assert module.clip.grad is not None and module.clip.grad.item() == pytest.approx(0.25 / 3 if plus else 0)
 
 
 def test_l2_on_alpha_adds_lambda_alpha_to_its_gradient():
@@ -123,6 +132,20 @@ def test_freezing_keeps_the_codes_in_float64():
         grid, bits = b.quantizer.grid, b.quantizer.bits
         codes, scale = b.to_int()
         assert b.quantized_weight().equal((grid.p(bits) * codes - grid.c(bits)).double() * scale)
+
+
+@pytest.mark.parametrize(("weights", "middle", "first"), [
+    ("dorefa", Dorefa(4), Dorefa(8)), ("sawb", Sawb(4), MaxAbs(8)), ("octav", Octav(4), Octav(8)),
+    ("maxabs", MaxAbs(4), MaxAbs(8))])
+def test_methods_by_name(weights, middle, first):
+    model = MODELS["digits-residual"](Precision(weight_bits=4, activation_bits=3, weights=weights, activations="pact+"))
+    quantizers = [m.quantizer for m in model.modules() if isinstance(m, QuantizedWeight)]
+    assert quantizers == [first, *[middle] * 5, MaxAbs(8)]
+    assert all(m.plus for m in model.modules() if isinstance(m, PactActivation))
+    model = MODELS["digits-residual"](Precision(weight_bits=4, activation_bits=3, activations="octav"))
+    activations = [m for m in model.modules() if isinstance(m, OctavActivation)]
+    assert [(m.bits, m.signed) for m in activations] == [(3, False)] * 4 + [(8, True), (8, False)]
+    assert not any(isinstance(m, PactActivation | SymmetricActivation) for m in model.modules())
 
 
 def test_small_modules():

@@ -116,6 +116,11 @@ def test_any_start_ends_at_the_same_clip(start):
     assert octav_clip(x, 4, start=octav_clip(x, 4), iterations=1).item() == pytest.approx(octav_clip(x, 4).item())
 
 
+def test_a_clip_beyond_the_data_is_followed_by_the_mean():
+    assert octav_clip(double(1, -2, 0, 6), 4, start=double(7)[0], iterations=1).item() == 3
+    assert octav_clip(double(2, -2, 0, 2), 4, iterations=1).item() == 2
+
+
 def test_steps_to_three_digits():
     x = half_quantiles("gauss")
     for bits, steps in ((2, 4), (4, 6), (8, 12)):

@@ -166,6 +166,7 @@ def test_every_weight_goes_to_its_nearest_level_and_ties_go_up(bits):
 def test_gradients_of_clipped_weights(gradient, clipped):
     weight = torch.randn(100, dtype=torch.float64, generator=torch.Generator().manual_seed(4)).requires_grad_()
     clip = sawb_clip(weight, 2)
+    assert Sawb(2) == Sawb(2, Gradient.PWL)
     Sawb(2, gradient)(weight).sum().backward()
     beyond = weight.detach().abs() > clip
     assert 5 < beyond.sum() < 30 and weight.grad is not None
