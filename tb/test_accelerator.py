@@ -76,7 +76,7 @@ def test_stalls_cost_cycles_and_nothing_else(any_simulator: str, folders: dict[s
             assert (waits > getattr(first, f"{name}_waits")) or name not in stalls or stalls[name] < 0.9, (name, stalls)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_reset_in_the_middle(verilator: str, folders: dict[str, Path], seed: int) -> None:
     """At all kinds of moments of a program; the next one runs as if nothing had been."""
     loaded = load(folders[RESIDUAL])

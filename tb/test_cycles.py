@@ -20,7 +20,9 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+@pytest.mark.parametrize(
+    "config", [CONFIGS[0], pytest.param(CONFIGS[1], marks=pytest.mark.slow)], ids=lambda config: config.name
+)
 def test_counters(verilator: str, config: AcceleratorConfig) -> None:
     """Cycles, beats, and every stamp of the layer table; streams never wait for the host."""
     steps, predicted = [], []

@@ -83,9 +83,7 @@ STALLS: dict[str, float | dict[str, float]] = {
 
 @pytest.mark.parametrize("stalls", STALLS)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_layers_follow_each_other(
-    any_simulator: str, folders: dict[str, Path], name: str, stalls: str
-) -> None:
+def test_layers_follow_each_other(any_simulator: str, folders: dict[str, Path], name: str, stalls: str) -> None:
     """All layers as one stream each, so that the next layer's constants wait behind the current one's."""
     report = simulate_layers(
         folders["random-small"], CONFIGS[name], any_simulator, stalls=STALLS[stalls], together=True
@@ -94,9 +92,7 @@ def test_layers_follow_each_other(
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
-def test_results_do_not_depend_on_the_state_at_power_up(
-    verilator: str, folders: dict[str, Path], stall: float
-) -> None:
+def test_results_do_not_depend_on_the_state_at_power_up(verilator: str, folders: dict[str, Path], stall: float) -> None:
     """Verilator takes it from the seed."""
     for seed in (1, 2):
         report = simulate_layers(

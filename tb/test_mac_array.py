@@ -59,9 +59,7 @@ def test_plan_keeps_the_rules(name: str, stall: float) -> None:
     steps = bench.plan(positions, config, 2, stall, Random(2))
     assert [step.beat for step in steps if step.beat is not None] == [b for p in positions for b in p.beats]
     assert sum(step.capture for step in steps) == len(positions)
-    assert sum(step.advance for step in steps) == len(positions) * (
-        -(-config.rows // config.requant_lanes) - 1
-    )
+    assert sum(step.advance for step in steps) == len(positions) * (-(-config.rows // config.requant_lanes) - 1)
     assert not any(step.capture and (step.advance or not step.complete) for step in steps)
     if not stall and config.rows == config.requant_lanes:
         assert len(steps) == sum(len(position.beats) for position in positions) + 2 + 1 + 3

@@ -109,7 +109,9 @@ def cases(program: Program, inputs: list[list[int]]) -> Iterator[Case]:
         yield Case(f"{len(more)} words of input more", words, [[*inputs[0], *more]], Error.INPUT_LONG, 0)
 
 
-@pytest.mark.parametrize(("name", "stalls"), [("tiny", 0.0), ("tiny", 0.4), ("small", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "stalls"), [("tiny", 0.4), pytest.param("tiny", 0.0, marks=pytest.mark.slow), ("small", 0.0)]
+)
 def test_each_is_found_and_the_next_program_runs(verilator: str, name: str, stalls: float) -> None:
     find_all(PRESETS[name], verilator, stalls, every=1)
 

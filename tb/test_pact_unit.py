@@ -64,9 +64,7 @@ def test_pact_unit(any_simulator: str, folders: dict[str, Path], tmp_path: Path,
 def test_threshold_unit(any_simulator: str, tmp_path: Path, acc_bits: int, output_bits: int) -> None:
     component = ThresholdUnit(acc_bits=acc_bits, output_bits=output_bits)
     job = {"acc_bits": acc_bits, "output_bits": output_bits, "latency": component.latency, "random": 100}
-    simulation = runner.compile_verilog(
-        generate(component, name="threshold_unit"), "threshold_unit", any_simulator
-    )
+    simulation = runner.compile_verilog(generate(component, name="threshold_unit"), "threshold_unit", any_simulator)
     for seed, stall in ((1, 0.0), (2, 0.5)):
         result = runner.run_bench(
             simulation,

@@ -41,7 +41,7 @@ def folder(name: str, *, frames: int, input_range: tuple[int, int], to: Path) ->
     [
         ("dvs_cnn", PRESETS["small"], 2, (-1, 1)),
         ("dvs_cnn", PRESETS["wide"], 2, (-1, 1)),
-        ("residual_1", DEEP, 1, (0, 255)),
+        pytest.param("residual_1", DEEP, 1, (0, 255), marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

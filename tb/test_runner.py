@@ -74,9 +74,7 @@ def test_power_up_unknown_keeps_what_starts_comb_blocks() -> None:
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 def test_loopback_passes(any_simulator: str, tmp_path: Path, stall: float) -> None:
     simulation = runner.compile_verilog(BUFFER, "buffer", any_simulator)
-    result = runner.run_bench(
-        simulation, "tb.benches.loopback", {"items": 300, "stall": stall}, directory=tmp_path
-    )
+    result = runner.run_bench(simulation, "tb.benches.loopback", {"items": 300, "stall": stall}, directory=tmp_path)
     assert result.tests == ("items_come_out_in_order",)
     assert not result.failures
 
@@ -120,20 +118,14 @@ def test_zero_tests_is_a_failure(verilator: str, tmp_path: Path) -> None:
 
 def test_missing_bench_is_a_failure(verilator: str, tmp_path: Path) -> None:
     simulation = runner.compile_verilog(BUFFER, "buffer", verilator)
-    with pytest.raises(
-        runner.SimulationError, match=r"tb\.benches\.no_such_bench on verilator executed no test"
-    ):
+    with pytest.raises(runner.SimulationError, match=r"tb\.benches\.no_such_bench on verilator executed no test"):
         runner.run_bench(simulation, "tb.benches.no_such_bench", {}, directory=tmp_path)
 
 
 def test_wall_time_limit(verilator: str, tmp_path: Path) -> None:
     simulation = runner.compile_verilog(BUFFER, "buffer", verilator)
-    with pytest.raises(
-        runner.SimulationError, match=r"must finish within 0\.01 s, and did not: see .*log\.txt$"
-    ):
-        runner.run_bench(
-            simulation, "tb.benches.loopback", {"items": 3, "stall": 0}, directory=tmp_path, limit_s=0.01
-        )
+    with pytest.raises(runner.SimulationError, match=r"must finish within 0\.01 s, and did not: see .*log\.txt$"):
+        runner.run_bench(simulation, "tb.benches.loopback", {"items": 3, "stall": 0}, directory=tmp_path, limit_s=0.01)
 
 
 def test_compile_error_is_reported(any_simulator: str) -> None:
@@ -157,9 +149,7 @@ def test_missing_icarus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 def test_missing_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        runner.MissingSimulator, match=r"^Verilator needs make, which is not on PATH: install it$"
-    ):
+    with pytest.raises(runner.MissingSimulator, match=r"^Verilator needs make, which is not on PATH: install it$"):
         runner.check_simulator("verilator")
 
 
@@ -172,9 +162,7 @@ def test_missing_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
         runner.check_simulator("verilator")
 
 
-def test_compiled_once_and_safely_at_once(
-    icarus: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_compiled_once_and_safely_at_once(icarus: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(runner, "BUILD", tmp_path)
     found = []
     threads = [

@@ -88,8 +88,7 @@ def test_break(verilator: str, folders: dict[str, Path], tmp_path: Path, network
     codes = np.array(original.operation(layer).codes)  # type: ignore[union-attr]
     codes[tuple(broken["index"])] = broken["code"]
     operations = tuple(
-        replace(op, codes=codes) if op.name == layer and isinstance(op, Conv2d) else op
-        for op in original.operations
+        replace(op, codes=codes) if op.name == layer and isinstance(op, Conv2d) else op for op in original.operations
     )
     changed = execute(IntegerNetwork(original.name, original.tensors, operations), tensors["input"][:1])
     for entry in report["layers"]:
@@ -113,9 +112,7 @@ def test_refusals(verilator: str, folders: dict[str, Path], arguments: dict[str,
 
 
 def test_refuses_an_unknown_network(verilator: str) -> None:
-    with pytest.raises(
-        NetworkError, match=r"^Network must be a vector folder or one of .*, not 'no-such-network'$"
-    ):
+    with pytest.raises(NetworkError, match=r"^Network must be a vector folder or one of .*, not 'no-such-network'$"):
         run("no-such-network")
 
 

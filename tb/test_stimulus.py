@@ -42,9 +42,7 @@ class Unpacker:
         return value - (1 << width) if signed and value >> (width - 1) else value
 
 
-def model(
-    config: AcceleratorConfig, beats: Iterator[int], records: list[int], skips: list[int]
-) -> Iterator[list[Any]]:
+def model(config: AcceleratorConfig, beats: Iterator[int], records: list[int], skips: list[int]) -> Iterator[list[Any]]:
     """Per position [multiplied accumulators, result word list], as the Datapath's contract says."""
     bank: list[dict[str, int]] = []
     records_left, skips_left = iter(records), iter(skips)
@@ -175,9 +173,7 @@ def test_decode_checks_count_and_last() -> None:
     words = [word for _, out in model(PRESETS["tiny"], layer.beats(), layer.records(), []) for word in out]
     with pytest.raises(ValueError, match=r"^Results of layer 'first' must be 256 words, not 255$"):
         layer.decode(words[:-1])
-    with pytest.raises(
-        ValueError, match=r"^Results of layer 'first' must have 'last' on each position's last word$"
-    ):
+    with pytest.raises(ValueError, match=r"^Results of layer 'first' must have 'last' on each position's last word$"):
         layer.decode(words[1:] + words[:1])
 
 
@@ -190,6 +186,5 @@ def test_difference_names_the_first_place() -> None:
     expected = int(layer.expected[1, 2, 3, 4])
     assert count == 2
     assert (
-        str(difference)
-        == f"layer first, frame 1, channel 2, row 3, column 4: expected {expected}, got {expected + 1}"
+        str(difference) == f"layer first, frame 1, channel 2, row 3, column 4: expected {expected}, got {expected + 1}"
     )

@@ -42,9 +42,7 @@ def without_spare_lanes(config: AcceleratorConfig) -> Callable[[str], str] | Non
 
     def hide(bits: str) -> str:
         return (
-            bits[0] + "0" * (spare * config.acc_bits) + bits[1 + spare * config.acc_bits :]
-            if bits[0] == "1"
-            else bits
+            bits[0] + "0" * (spare * config.acc_bits) + bits[1 + spare * config.acc_bits :] if bits[0] == "1" else bits
         )
 
     return hide

@@ -143,9 +143,7 @@ async def play(dut: Any, steps: list[Cycle], config: AcceleratorConfig, random: 
     before = Cycle()
     for number, step in enumerate([*steps, Cycle()]):
         await edge
-        assert read(dut.complete) == before.complete, (
-            f"complete in cycle {number - 1}: expected {before.complete}"
-        )
+        assert read(dut.complete) == before.complete, f"complete in cycle {number - 1}: expected {before.complete}"
         if before.rows is not None:
             word = read(dut.o_rows)
             got = [(word >> (config.acc_bits * lane)) & mask for lane in range(len(before.rows))]

@@ -73,9 +73,7 @@ def corner_items(unit: Unit, random: Random) -> Iterator[tuple[int, int]]:
 
     skips = [0, 1, (1 << unit.skip_bits) - 1] if unit.skip_bits else [0]
     skip_multipliers = extremes(unit.skip_multiplier_bits) if unit.skip_bits else [0]
-    for acc, multiplier, bias in product(
-        *map(extremes, (unit.acc_bits, unit.multiplier_bits, unit.bias_bits))
-    ):
+    for acc, multiplier, bias in product(*map(extremes, (unit.acc_bits, unit.multiplier_bits, unit.bias_bits))):
         for shift in {0, 1, unit.max_shift, random.randint(0, unit.max_shift)}:
             if shift <= unit.max_shift:
                 skip, skip_multiplier = random.choice(skips), random.choice(skip_multipliers)

@@ -35,19 +35,13 @@ def channel_items(acc_bits: int, bits: int, random: Random, channels: int) -> It
     for n in range(channels):
         reach = 2.0 ** random.uniform(-2, acc_bits)
         slope = 0.0 if n % 10 == 0 else random.choice([-1, 1]) * (1 << bits) / reach
-        offset = random.uniform(-1, 1) * (1 << bits) - slope * random.randint(low, high) * random.choice(
-            [0, 0, 1]
-        )
+        offset = random.uniform(-1, 1) * (1 << bits) - slope * random.randint(low, high) * random.choice([0, 0, 1])
         exact = Fraction(slope), Fraction(offset)
         solution = solve(*exact, bits, low, high)
         negate = slope < 0
         mirrored = (-exact[0], exact[1], bits, -high, -low)
         levels = thresholds(*mirrored) if negate else thresholds(*exact, bits, low, high)
-        near = {
-            (-t if negate else t) + step
-            for t in random.sample(levels, min(4, len(levels)))
-            for step in (-1, 0, 1)
-        }
+        near = {(-t if negate else t) + step for t in random.sample(levels, min(4, len(levels))) for step in (-1, 0, 1)}
         for acc in [low, high, random.randint(low, high), *near]:
             if low <= acc <= high:
                 yield item(acc, levels, negate, acc_bits, solution.code(acc, bits))
