@@ -20,6 +20,7 @@ CONFIGS = {
     "bytes": AcceleratorConfig(name="bytes", rows=3, lanes=2, digit_bits=8, acc_bits=24, requant_lanes=1),
     "one": AcceleratorConfig(name="one", rows=1, lanes=1, digit_bits=16, acc_bits=40),
 }
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "one" else name for name in CONFIGS]
 
 
 def array(config: AcceleratorConfig) -> MacArray:
@@ -32,7 +33,7 @@ def array(config: AcceleratorConfig) -> MacArray:
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_array(any_simulator: str, folders: dict[str, Path], tmp_path: Path, name: str) -> None:
     config = CONFIGS[name]
     component = array(config)

@@ -458,7 +458,9 @@ def test_init_wrong():
         Accelerator(replace(CONFIG, lanes=32, stream_bits=32, digit_bits=2))
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
+@pytest.mark.parametrize(
+    "name", ["small", "wide", *(pytest.param(n, marks=pytest.mark.slow) for n in ("tiny", "int8"))]
+)
 def test_verilator_has_no_complaint(name, tmp_path):
     """All warnings on, but for the waivers that ``hw/verilator.vlt`` gives reasons for."""
     source = tmp_path / "accelerator.v"

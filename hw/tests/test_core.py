@@ -71,7 +71,7 @@ def outputs(program, payloads, bits):
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])
 @pytest.mark.parametrize("config", [TINY, ROWS_BELOW_LANES, ROWS_ABOVE_LANES], ids=lambda config: config.name)
-@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 3))])
+@pytest.mark.parametrize("seed", [2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 1, 3))])
 def test_random_networks(config, seed, stall):
     network, x = random_spec(seed).build()
     program = build(network, config, trace=True)
