@@ -55,7 +55,7 @@ def test_all_on_verilator(verilator: str, tmp_path: Path, config: str, seed: int
 
 @pytest.mark.parametrize(
     ("config", "name"),
-    [("tiny", "digits-plain-w2a2"), ("small", "digits-residual-w2a2")],
+    [("tiny", "digits-plain-w2a2"), pytest.param("small", "digits-residual-w2a2", marks=pytest.mark.slow)],
 )
 def test_on_icarus(icarus: str, tmp_path: Path, config: str, name: str) -> None:
     """X everywhere at power-up."""

@@ -31,8 +31,8 @@ CONFIGS = {
     ),
     "bytes": AcceleratorConfig(name="bytes", rows=3, lanes=4, digit_bits=8, requant_lanes=3),
 }
-# The widest digits take the longest to compile; the array's own bench has them too.
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "bytes" else name for name in CONFIGS]
+# Other geometries than tiny's; the accelerator's benches have some too.
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in ("bytes", "odd") else name for name in CONFIGS]
 VERILATOR = ["random-plain-w3a3", "random-plain-w8a8", "random-residual-w4a4", "random-residual-w2a2"]
 ICARUS = ["random-plain-w3a3", "random-residual-w2a2"]
 

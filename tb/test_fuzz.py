@@ -36,6 +36,7 @@ def test_on_icarus(icarus: str) -> None:
     assert status == 0, text
 
 
+@pytest.mark.slow
 def test_a_failing_one_is_made_smaller(icarus: str) -> None:
     """With an accelerator whose output words are all even."""
     verilog = generate(Accelerator(TINY), name="accelerator")

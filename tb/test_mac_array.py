@@ -20,7 +20,7 @@ CONFIGS = {
     "bytes": AcceleratorConfig(name="bytes", rows=3, lanes=2, digit_bits=8, acc_bits=24, requant_lanes=1),
     "one": AcceleratorConfig(name="one", rows=1, lanes=1, digit_bits=16, acc_bits=40),
 }
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "one" else name for name in CONFIGS]
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in ("one", "bits") else name for name in CONFIGS]
 
 
 def array(config: AcceleratorConfig) -> MacArray:

@@ -40,7 +40,7 @@ def folder(name: str, *, frames: int, input_range: tuple[int, int], to: Path) ->
     ("name", "config", "frames", "input_range"),
     [
         ("dvs_cnn", PRESETS["small"], 2, (-1, 1)),
-        ("dvs_cnn", PRESETS["wide"], 2, (-1, 1)),
+        pytest.param("dvs_cnn", PRESETS["wide"], 2, (-1, 1), marks=pytest.mark.slow),
         pytest.param("residual_1", DEEP, 1, (0, 255), marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "name", None),
