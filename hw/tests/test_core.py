@@ -69,7 +69,7 @@ def outputs(program, payloads, bits):
     return program.decode(found)
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.4])
+@pytest.mark.parametrize("stall", [0.4, pytest.param(0.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("config", [TINY, ROWS_BELOW_LANES, ROWS_ABOVE_LANES], ids=lambda config: config.name)
 @pytest.mark.parametrize("seed", [2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 1, 3))])
 def test_random_networks(config, seed, stall):
