@@ -201,11 +201,15 @@ def run_session(
 
 
 def read_outcomes(directory: Path) -> list[dict[str, Any]]:
-    """The lines that a session has written so far: one per step that has ended, and a summary."""
-    path = directory / OUTCOMES
-    if not path.is_file():
+    """The lines that a session has written so far: one per step that has ended, and a summary.
+
+    None before the first and after the session has removed its directory, which it may do at any moment.
+    """
+    try:
+        text = (directory / OUTCOMES).read_text()
+    except FileNotFoundError:
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _packets(lines: Sequence[str], bits: int) -> Iterator[tuple[int, ...]]:
