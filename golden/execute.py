@@ -88,9 +88,7 @@ def windows(x: np.ndarray, operation: Conv2d, source: Tensor) -> np.ndarray:
     group_channels, kh, kw = operation.codes.shape[1:]
     top, left, bottom, right = operation.padding
     (sy, sx), (dy, dx) = operation.stride, operation.dilation
-    padded = np.pad(
-        x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=x.dtype.type(source.zero_point)
-    )
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=x.dtype.type(source.zero_point))
     view = np.lib.stride_tricks.sliding_window_view(padded, ((kh - 1) * dy + 1, (kw - 1) * dx + 1), axis=(2, 3))
     view = view[:, :, ::sy, ::sx, ::dy, ::dx]
     oh, ow = view.shape[2:4]

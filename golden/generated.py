@@ -34,6 +34,7 @@ from golden.network import (
     Requantize,
     Tensor,
     code_dtype,
+    map_size,
     signed_width,
 )
 from golden.requantize import Widths, fold, requantize, solve_channels
@@ -121,7 +122,7 @@ class ConvSpec(_Spec):
         """Of the output; ``source`` is the input's shape."""
         if self.broadcast:
             return (self.channels, 1, 1)
-        return (self.channels, *_sizes(source, self.window(source), self.stride, self.dilation, self.padding))
+        return (self.channels, *map_size(source[1:], self.window(source), self.stride, self.padding, self.dilation))
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,7 +135,7 @@ class PoolSpec(_Spec):
 
     def shape(self, source: Shape) -> Shape:
         """Of the output; ``source`` is the input's shape."""
-        return (source[0], *_sizes(source, self.kernel, self.stride, (1, 1), self.padding))
+        return (source[0], *map_size(source[1:], self.kernel, self.stride, self.padding))
 
 
 @dataclass(frozen=True, repr=False)
@@ -616,16 +617,6 @@ class _Drawer:
         except NetworkError:
             return None
         return spec if spec.work() <= self.work and spec.fits() else None
-
-
-def _sizes(source: Shape, kernel: Pair, stride: Pair, dilation: Pair, padding: Pads) -> Pair:
-    height, width = (
-        (extent + before + after - ((k - 1) * d + 1)) // s + 1
-        for extent, k, s, d, before, after in zip(
-            source[1:], kernel, stride, dilation, padding[:2], padding[2:], strict=True
-        )
-    )
-    return height, width
 
 
 def _words(channels: int, bits: int | None, lanes: int = 4) -> int:

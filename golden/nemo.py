@@ -1061,18 +1061,10 @@ def _weight_codes(node: _Node, weights: np.ndarray) -> tuple[np.ndarray, int, Gr
 
 def _sizes(node: _Node, source: Tensor, operation: Conv2d | MaxPool2d) -> tuple[int, int]:
     """Height and width of what an operation makes."""
-    kernel = operation.codes.shape[2:] if isinstance(operation, Conv2d) else operation.kernel
-    dilation = operation.dilation if isinstance(operation, Conv2d) else (1, 1)
-    before, after = operation.padding[:2], operation.padding[2:]
-    sizes = [
-        (extent + a + b - ((k - 1) * d + 1)) // s + 1
-        for extent, a, b, k, d, s in zip(
-            source.shape[1:], before, after, kernel, dilation, operation.stride, strict=True
-        )
-    ]
+    sizes = operation.output_size(source)
     if min(sizes) < 1:
         raise UnsupportedModelError(f"{node.label} must have a window that fits {source.shape[1:]}")
-    return sizes[0], sizes[1]
+    return sizes
 
 
 def _map(sizes: tuple[int, ...]) -> Shape:

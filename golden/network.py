@@ -31,6 +31,7 @@ __all__ = [
     "Requantize",
     "Tensor",
     "code_dtype",
+    "map_size",
 ]
 
 MAX_CODE_BITS = 16
@@ -316,6 +317,13 @@ class Conv2d:
         """Names of the tensors that the operation reads."""
         return (self.input,) if self.skip is None else (self.input, self.skip)
 
+    def output_size(self, source: Tensor) -> tuple[int, int]:
+        """Height and width of the output for the input ``source``; see :func:`map_size`."""
+        if self.broadcast:
+            return 1, 1
+        height, width = self.codes.shape[2:]
+        return map_size(source.shape[1:], (height, width), self.stride, self.padding, self.dilation)
+
     def accumulator_bounds(self, source: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Smallest and largest accumulator that the actual weights can reach, int64 (O,) each.
 
@@ -359,6 +367,10 @@ class MaxPool2d:
         for side, pad in enumerate(self.padding):
             if pad >= self.kernel[side % 2]:
                 raise NetworkError(f"Padding {where} must be smaller than the kernel, not {self.padding!r}")
+
+    def output_size(self, source: Tensor) -> tuple[int, int]:
+        """Height and width of the output for the input ``source``; see :func:`map_size`."""
+        return map_size(source.shape[1:], self.kernel, self.stride, self.padding)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -528,24 +540,17 @@ class IntegerNetwork:
         if min(expected) < 1:
             raise NetworkError(f"Operation {operation.name!r} must fit its input, but its output would be {expected}")
         if output.shape != expected:
-            raise NetworkError(
-                f"Output of operation {operation.name!r} must have shape {expected}, not {output.shape}"
-            )
+            raise NetworkError(f"Output of operation {operation.name!r} must have shape {expected}, not {output.shape}")
 
     def _check_conv(self, operation: Conv2d) -> None:
         source, output = self.tensor(operation.input), self.tensor(operation.output)
-        out_channels, group_channels, *kernel = operation.codes.shape
+        out_channels, group_channels = operation.codes.shape[:2]
         if source.shape[0] != group_channels * operation.groups:
             raise NetworkError(
                 f"Weight codes of operation {operation.name!r} must be for {source.shape[0]} input channels, "
                 f"not {group_channels * operation.groups}"
             )
-        if operation.broadcast:
-            expected = (out_channels, 1, 1)
-        else:
-            span = tuple((k - 1) * d + 1 for k, d in zip(kernel, operation.dilation, strict=True))
-            expected = (out_channels, *_sizes(source, span, operation.stride, operation.padding))
-        self._check_shape(operation, expected)
+        self._check_shape(operation, (out_channels, *operation.output_size(source)))
         if operation.skip is not None and self.tensor(operation.skip).shape != output.shape:
             raise NetworkError(
                 f"Skip of operation {operation.name!r} must have shape {output.shape}, "
@@ -569,8 +574,7 @@ class IntegerNetwork:
 
     def _check_pool(self, operation: MaxPool2d) -> None:
         source, output = self.tensor(operation.input), self.tensor(operation.output)
-        size = _sizes(source, operation.kernel, operation.stride, operation.padding)
-        self._check_shape(operation, (source.shape[0], *size))
+        self._check_shape(operation, (source.shape[0], *operation.output_size(source)))
         if (source.kind, source.bits, source.zero_point, source.scale) != (
             output.kind,
             output.bits,
@@ -630,11 +634,16 @@ def signed_width(low: int, high: int) -> int:
     return max((low if low >= 0 else ~low).bit_length(), (high if high >= 0 else ~high).bit_length()) + 1
 
 
-def _sizes(
-    source: Tensor, span: tuple[int, ...], stride: tuple[int, int], padding: tuple[int, int, int, int]
+def map_size(
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int] = (1, 1),
 ) -> tuple[int, int]:
-    """Height and width of the output of a window that spans ``span`` pixels."""
-    top, left, bottom, right = padding
-    height = (source.shape[1] + top + bottom - span[0]) // stride[0] + 1
-    width = (source.shape[2] + left + right - span[1]) // stride[1] + 1
+    """Height and width of the map of windows on a map of ``size``; less than 1 where no window fits."""
+    height, width = (
+        (extent + before + after - ((k - 1) * d + 1)) // s + 1
+        for extent, k, s, before, after, d in zip(size, kernel, stride, padding[:2], padding[2:], dilation, strict=True)
+    )
     return height, width

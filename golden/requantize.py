@@ -107,9 +107,9 @@ def fold(
     f64 = np.float64
     gain = np.asarray(gamma, f64) / np.sqrt(np.asarray(variance, f64) + f64(epsilon))
     slope = (gain * (np.asarray(weight_scale, f64) * f64(input_scale))) / f64(output_scale)
-    offset = (np.asarray(beta, f64) + gain * (np.asarray(bias, f64) - np.asarray(mean, f64))) / f64(
-        output_scale
-    ) + f64(output_zero_point)
+    offset = (np.asarray(beta, f64) + gain * (np.asarray(bias, f64) - np.asarray(mean, f64))) / f64(output_scale) + f64(
+        output_zero_point
+    )
     slope, offset = np.broadcast_arrays(slope, offset)
     bad = ~(np.isfinite(slope) & np.isfinite(offset))
     if bad.any():

@@ -91,9 +91,7 @@ def write(folder: str | os.PathLike[str], network: IntegerNetwork, x: np.ndarray
             "network file": file.VERSION,
             **{name: version(name) for name in ("pactolus", "numpy", "safetensors")},
         },
-        "tensors": {
-            t.name: {"shape": list(t.shape), "kind": t.kind.value, "bits": t.bits} for t in network.tensors
-        },
+        "tensors": {t.name: {"shape": list(t.shape), "kind": t.kind.value, "bits": t.bits} for t in network.tensors},
         "sha256": {name: _sha256(folder / name) for name in files},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="ascii")

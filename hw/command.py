@@ -5,28 +5,14 @@ from __future__ import annotations
 
 from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
-from amaranth.utils import ceil_log2
 
-from hw.config import AcceleratorConfig
-from hw.offset_correction import MAX_WEIGHT_BITS
-from hw.program_format import COMMANDS, LOOPS, Opcode
+from hw.config import MAX_WEIGHT_BITS, AcceleratorConfig
+from hw.program_format import COMMANDS, COORDINATE_BITS, LOOPS, Opcode, address_bits
 
-__all__ = ["COORDINATE_BITS", "STILL", "address_bits", "command_fields", "command_layout", "transfer_layout"]
-
-COORDINATE_BITS = 16
-"""Signed width of x and y: maps of up to 32767 pixels in a row or column, padding included."""
+__all__ = ["STILL", "command_fields", "command_layout", "transfer_layout"]
 
 STILL = (("word", "dx"), ("word", "dy"), ("kernel_x", "dy"))
 """Steps that are always 0: channels of one pixel, and taps of one row."""
-
-
-def address_bits(config: AcceleratorConfig) -> int:
-    """Signed width of an address of the activation buffer.
-
-    One bit more than a signed number needs for its depth: the address of a padding position may be outside, and sums
-    are modulo ``2**address_bits``.
-    """
-    return ceil_log2(config.activation_depth) + 2
 
 
 def command_fields(config: AcceleratorConfig) -> dict[str, tuple[Shape, int, int]]:
@@ -35,7 +21,8 @@ def command_fields(config: AcceleratorConfig) -> dict[str, tuple[Shape, int, int
     LOAD and STORE share ``address`` and ``words_last``. What a field's record has more bits for than its shape must be
     the shape's own extension.
 
-    * addresses and their steps: :func:`address_bits`; coordinates and their steps: :data:`COORDINATE_BITS`;
+    * addresses and their steps: :func:`~hw.program_format.address_bits`; coordinates and their steps:
+      :data:`~hw.program_format.COORDINATE_BITS`;
     * the digit counts: as many as 16-bit codes, or accumulators, have;
     * weight words: the depth of a half of the banks; channels and slots: rows and lanes; all other counts: the stream's
       16 bits, or as many as the activation buffer has words.

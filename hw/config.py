@@ -13,6 +13,8 @@ from golden.requantize import Widths
 
 __all__ = [
     "DIGIT_WIDTHS",
+    "MAX_WEIGHT_BITS",
+    "PIPELINED_DIGIT_BITS",
     "PRESETS",
     "AcceleratorConfig",
     "UnsupportedNetworkError",
@@ -24,6 +26,10 @@ __all__ = [
 DIGIT_WIDTHS = (1, 2, 4, 8, 16)
 """The digit widths that the array is generated for."""
 
+PIPELINED_DIGIT_BITS = 8
+"""From this digit width up the array has a carry-save pipeline register, unless it is told otherwise."""
+
+MAX_WEIGHT_BITS = 16
 MAX_SHIFT = 62
 MAX_OUTPUT_BITS = 16
 MAX_WIDTH = 64

@@ -13,13 +13,12 @@ from amaranth.lib.wiring import In, Out
 from hw import registers
 from hw.axi import OKAY, SLVERR, LiteSignature
 from hw.config import AcceleratorConfig
-from hw.program_format import Error
+from hw.program_format import ERROR_BITS, Error
 from hw.ram import Ram
 from hw.registers import ADDRESS_BITS, COUNTER_BITS, LAYERS, Access
 
-__all__ = ["COMMAND_BITS", "ERROR_BITS", "Control"]
+__all__ = ["COMMAND_BITS", "Control"]
 
-ERROR_BITS = max(Error).bit_length()
 SECOND_CYCLE = 2
 COMMAND_BITS = registers.register("ERROR")["command"].width
 

@@ -12,7 +12,7 @@ from hw.command import command_layout
 from hw.config import AcceleratorConfig
 from hw.datapath import Datapath, constants_layout
 from hw.load import Load
-from hw.program_format import Error, Opcode
+from hw.program_format import ERROR_BITS, Error, Opcode
 from hw.result_writer import ResultWriter
 from hw.sequencer import Sequencer
 from hw.skip_reader import SkipReader
@@ -81,7 +81,7 @@ class Core(wiring.Component):
                 "o_output": Out(words),
                 "o_done": Out(1),
                 "o_mark": Out(1),
-                "o_error": Out(max(Error).bit_length()),
+                "o_error": Out(ERROR_BITS),
                 "o_beat": Out(1),
                 "o_wait_input": Out(1),
                 "o_wait_output": Out(1),

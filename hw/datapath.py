@@ -7,9 +7,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from hw.config import AcceleratorConfig
+from hw.config import MAX_WEIGHT_BITS, AcceleratorConfig
 from hw.mac_array import MacArray, beat_layout
-from hw.offset_correction import MAX_WEIGHT_BITS, OffsetCorrection
+from hw.offset_correction import OffsetCorrection
 from hw.pact_unit import PactUnit
 from hw.ram import Ram
 

@@ -12,11 +12,12 @@ from amaranth.lib.wiring import In, Out
 from hw.axi import word_layout
 from hw.command import command_fields, command_layout
 from hw.config import AcceleratorConfig
-from hw.control import COMMAND_BITS, ERROR_BITS
+from hw.control import COMMAND_BITS
 from hw.datapath import constants_layout
 from hw.program_format import (
     COMMANDS,
     CONSTANT_FIELDS,
+    ERROR_BITS,
     HEADER,
     MAGIC,
     VERSION,
@@ -25,6 +26,7 @@ from hw.program_format import (
     Opcode,
     constants_fields,
     fingerprint,
+    placed,
     record_words,
 )
 from hw.weight_buffer import weights_layout
@@ -239,10 +241,10 @@ class ProgramFetch(wiring.Component):
             below = above = Error.ADDRESS if field.name.endswith("address") else Error.FIELD
             if field.name == "weight_words":
                 above = Error.WEIGHTS
-            least = -(1 << (field.bits - 1)) if field.signed else 0
+            least, most = field.range
             if low > least:
                 check(below, here, value < low)
-            if high < least + (1 << field.bits) - 1:
+            if high < most:
                 check(above, here, value > high)
 
         identity = {
@@ -314,10 +316,7 @@ def _any(values: Iterable[Value]) -> Value:
 
 def _placed(record: tuple[Field, ...], word: Value) -> Iterator[tuple[Field, int, Value]]:
     """The fields of a record: each with the index of the stream word that has it, and its value there."""
-    bit = 0
-    for field in record:
+    for bit, field in placed(record):
         index, low = divmod(bit, len(word))
-        bit += field.bits
-        if field.name != "reserved":
-            value = word[low : low + field.bits]
-            yield field, index, value.as_signed() if field.signed else value
+        value = word[low : low + field.bits]
+        yield field, index, value.as_signed() if field.signed else value

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hw.axi import word_layout
 from hw.command import transfer_layout
 from hw.config import AcceleratorConfig
-from hw.program_format import Error
+from hw.program_format import ERROR_BITS, Error
 
 __all__ = ["Load"]
 
@@ -60,7 +60,7 @@ class Load(wiring.Component):
                 "write": Out(write),
                 "o_busy": Out(1),
                 "o_mark": Out(1),
-                "o_error": Out(max(Error).bit_length()),
+                "o_error": Out(ERROR_BITS),
             }
         )
 

@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import checked_digit_bits, checked_integer
+from hw.config import PIPELINED_DIGIT_BITS, checked_digit_bits, checked_integer
 from hw.counters import Bit, bits_of, carry_save_sum, compress, register
 from hw.dot_product import ADDEND_ARRIVAL, DotProduct
 
@@ -355,7 +355,7 @@ class MacArray(wiring.Component):
         self.digit_bits = checked_digit_bits(digit_bits)
         self.acc_bits = checked_integer("Accumulator width", acc_bits, 2 * self.digit_bits)
         self.drain_rows = checked_integer("Number of drain rows", drain_rows, 1, self.rows)
-        self.pipeline = self.digit_bits >= 8 if pipeline is None else bool(pipeline)
+        self.pipeline = self.digit_bits >= PIPELINED_DIGIT_BITS if pipeline is None else bool(pipeline)
         self.latency = 3 if self.pipeline else 2
         layout = beat_layout(rows=self.rows, lanes=self.lanes, digit_bits=self.digit_bits)
         super().__init__(

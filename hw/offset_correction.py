@@ -6,11 +6,9 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import checked_integer
+from hw.config import MAX_WEIGHT_BITS, checked_integer
 
 __all__ = ["OffsetCorrection"]
-
-MAX_WEIGHT_BITS = 16
 
 
 class OffsetCorrection(wiring.Component):

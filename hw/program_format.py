@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 import zlib
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 
 from hw.config import AcceleratorConfig
@@ -24,6 +25,8 @@ from hw.config import AcceleratorConfig
 __all__ = [
     "COMMANDS",
     "CONSTANT_FIELDS",
+    "COORDINATE_BITS",
+    "ERROR_BITS",
     "HEADER",
     "LOOPS",
     "MAGIC",
@@ -31,9 +34,11 @@ __all__ = [
     "Error",
     "Field",
     "Opcode",
+    "address_bits",
     "constants_fields",
     "fingerprint",
     "offsets",
+    "placed",
     "record_words",
 ]
 
@@ -83,6 +88,13 @@ class Error(enum.IntEnum):
     """The last word of a LOAD came without ``tlast``."""
 
 
+ERROR_BITS = max(Error).bit_length()
+"""Width of an error's code."""
+
+COORDINATE_BITS = 16
+"""Signed width of x and y in a COMPUTE: maps of up to 32767 pixels in a row or column, padding included."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One field of a record: its name, its width in the stream, whether it is signed, and what it says."""
@@ -91,6 +103,12 @@ class Field:
     bits: int
     doc: str
     signed: bool = False
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The smallest and the largest value that it holds."""
+        low = -(1 << (self.bits - 1)) if self.signed else 0
+        return low, low + (1 << self.bits) - 1
 
 
 LOOPS = ("word", "kernel_x", "kernel_y", "pass", "pool_x", "pool_y", "output_x", "output_y")
@@ -108,6 +126,16 @@ _OPCODE = Field("opcode", 8, "which command this is")
 _FENCE = Field("fence", 1, "wait until every command before has finished, then start")
 _MARK = Field("mark", 1, "note the cycle in which this command finishes in the layer table")
 
+_TRANSFER = (
+    _OPCODE,
+    _FENCE,
+    _MARK,
+    Field("reserved", 22, ""),
+    Field("address", 32, "first word in the activation buffer"),
+    Field("words_last", 32, "words less 1"),
+    Field("reserved", 32, ""),
+)
+
 _LOOP_FIELDS = tuple(
     field
     for loop in LOOPS
@@ -122,24 +150,8 @@ _LOOP_FIELDS = tuple(
 
 COMMANDS: dict[Opcode, tuple[Field, ...]] = {
     Opcode.END: (_OPCODE, Field("reserved", 24, "")),
-    Opcode.LOAD: (
-        _OPCODE,
-        _FENCE,
-        _MARK,
-        Field("reserved", 22, ""),
-        Field("address", 32, "first word in the activation buffer"),
-        Field("words_last", 32, "words less 1"),
-        Field("reserved", 32, ""),
-    ),
-    Opcode.STORE: (
-        _OPCODE,
-        _FENCE,
-        _MARK,
-        Field("reserved", 22, ""),
-        Field("address", 32, "first word in the activation buffer"),
-        Field("words_last", 32, "words less 1"),
-        Field("reserved", 32, ""),
-    ),
+    Opcode.LOAD: _TRANSFER,
+    Opcode.STORE: _TRANSFER,
     Opcode.COMPUTE: (
         _OPCODE,
         _FENCE,
@@ -195,21 +207,34 @@ def constants_fields(config: AcceleratorConfig) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-def offsets(fields: tuple[Field, ...]) -> dict[str, int]:
-    """The bit at which each field begins, by name, the reserved ones left out."""
-    found, bit = {}, 0
+def placed(fields: tuple[Field, ...]) -> Iterator[tuple[int, Field]]:
+    """The bit at which each field begins, and the field; the reserved ones are left out."""
+    bit = 0
     for field in fields:
-        if field.name != "reserved":
-            found[field.name] = bit
         if bit // 32 != (bit + field.bits - 1) // 32:
             raise ValueError(f"Field {field.name!r} must not cross a multiple of 32 bits")
+        if field.name != "reserved":
+            yield bit, field
         bit += field.bits
-    return found
+
+
+def offsets(fields: tuple[Field, ...]) -> dict[str, int]:
+    """The bit at which each field begins, by name."""
+    return {field.name: bit for bit, field in placed(fields)}
 
 
 def record_words(fields: tuple[Field, ...], stream_bits: int) -> int:
     """Stream words of one record."""
     return -(-sum(field.bits for field in fields) // stream_bits)
+
+
+def address_bits(config: AcceleratorConfig) -> int:
+    """Signed width of an address of the activation buffer.
+
+    One bit more than a signed number needs for its depth: the address of a padding position may be outside, and sums
+    are modulo ``2**address_bits``.
+    """
+    return (config.activation_depth - 1).bit_length() + 2
 
 
 def fingerprint(config: AcceleratorConfig) -> int:

@@ -6,14 +6,14 @@ import ast
 import enum
 import inspect
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
 from hw import registers
 from hw.command import command_fields
 from hw.config import PRESETS
-from hw.program_format import COMMANDS, HEADER, LOOPS, MAGIC, VERSION, Error, Field, Opcode, constants_fields
+from hw.program_format import COMMANDS, HEADER, LOOPS, MAGIC, VERSION, Error, Field, Opcode, constants_fields, placed
 from hw.registers import Register
 from hw.verilog import write_if_changed
 
@@ -161,20 +161,11 @@ def _number(name: str, identity: dict[str, int]) -> str:
 # Stream format.
 
 
-def _places(record: Iterable[Field]) -> Iterator[tuple[int, int, Field]]:
-    """32-bit word and lowest bit in it of every field."""
-    bit = 0
-    for field in record:
-        yield *divmod(bit, 32), field
-        bit += field.bits
-
-
-def _record(record: Iterable[Field], *, ranges: bool = True) -> str:
+def _record(record: tuple[Field, ...], *, ranges: bool = True) -> str:
     limits = command_fields(EXAMPLE)
     rows = []
-    for word, low, field in _places(record):
-        if field.name == "reserved":
-            continue
+    for bit, field in placed(record):
+        word, low = divmod(bit, 32)
         bits = f"{low}" if field.bits == 1 else f"{low + field.bits - 1}:{low}"
         row = [str(word), bits, f"`{field.name}`", field.doc + (" (signed)" if field.signed else "")]
         if ranges:
@@ -190,10 +181,10 @@ def _stream_format() -> str:
         f"### {opcode.name}, opcode {opcode.value}\n\n{opcodes[opcode.name]}\n\n{_record(COMMANDS[opcode])}"
         for opcode in (Opcode.LOAD, Opcode.STORE, Opcode.COMPUTE, Opcode.END)
     )
-    constants = [
+    constants = tuple(
         Field(field.name, field.bits, doc, field.signed)
         for field, doc in zip(constants_fields(EXAMPLE), _constant_docs(), strict=True)
-    ]
+    )
     return f"""# The program stream
 
 {NOTICE}

@@ -6,8 +6,9 @@ from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.command import address_bits, command_fields
+from hw.command import command_fields
 from hw.config import AcceleratorConfig
+from hw.program_format import address_bits
 
 __all__ = ["ResultWalk", "walk_layout"]
 

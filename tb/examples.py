@@ -44,7 +44,7 @@ class _Builder:
         shape = (channels, self.tensor(source).shape[0] // groups, *kernel)
         codes = self.random.integers(0, 1 << weight_bits, shape)
         trial = Conv2d(name, source, name, codes, weight_bits, grid, **geometry)
-        height, width = self._size(trial)
+        height, width = trial.output_size(self.tensor(source))
         wide = Tensor(
             name,
             (channels, height, width),
@@ -85,17 +85,6 @@ class _Builder:
         self.values[name] = requantize(acc, constants, bits, None if skip is None else self.values[skip])
         self.operations.append(
             Conv2d(name, source, name, codes, weight_bits, grid, requantize=constants, skip=skip, **geometry)
-        )
-
-    def _size(self, trial: Conv2d) -> tuple[int, int]:
-        if trial.broadcast:
-            return 1, 1
-        _, height, width = self.tensor(trial.input).shape
-        top, left, bottom, right = trial.padding
-        span = [(k - 1) * d + 1 for k, d in zip(trial.codes.shape[2:], trial.dilation, strict=True)]
-        return (
-            (height + top + bottom - span[0]) // trial.stride[0] + 1,
-            (width + left + right - span[1]) // trial.stride[1] + 1,
         )
 
     def pool(self, name: str, source: str) -> None:

@@ -39,7 +39,16 @@ class NetworkMaker:
         return Requantize(multiplier, bias, shift, skip_multiplier)
 
     def conv(
-        self, channels, kernel=(3, 3), *, bits=4, out_bits=4, out_zero=0, grid=Grid.ODD, source=None, skip=None,
+        self,
+        channels,
+        kernel=(3, 3),
+        *,
+        bits=4,
+        out_bits=4,
+        out_zero=0,
+        grid=Grid.ODD,
+        source=None,
+        skip=None,
         **options,
     ):
         name = f"conv{len(self.operations)}"

@@ -145,8 +145,9 @@ def test_windows_and_weight_matrix_give_the_accumulators(small):
         u = windows(x, operation, source).astype(np.int64)
         n = np.einsum("gok,ngpk->ngop", w, u)
         acc = operation.grid.p(operation.bits) * n - operation.grid.c(operation.bits) * u.sum(-1)[:, :, None]
-        np.testing.assert_array_equal(acc.reshape(len(x), *network.tensor(operation.output).shape),
-                                      accumulate(x, operation, network))
+        np.testing.assert_array_equal(
+            acc.reshape(len(x), *network.tensor(operation.output).shape), accumulate(x, operation, network)
+        )
 
 
 def test_batches_are_split_without_a_trace(network_maker, monkeypatch):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hw.config import AcceleratorConfig
+from hw.config import PIPELINED_DIGIT_BITS, AcceleratorConfig
 from hw.program.tiles import Command
 from hw.program_format import COMMANDS, HEADER, Opcode, constants_fields, record_words
 
@@ -82,7 +82,7 @@ class Cycles:
 
 def array_latency(config: AcceleratorConfig) -> int:
     """Cycles from a beat to its sum: that of :class:`~hw.mac_array.MacArray`."""
-    return 3 if config.digit_bits >= 8 else 2
+    return 3 if config.digit_bits >= PIPELINED_DIGIT_BITS else 2
 
 
 def predict(program: Program) -> Cycles:

@@ -217,15 +217,8 @@ def packed(layer: Layer) -> Layer:
 
 
 def _packed_shape(layer: Layer) -> tuple[int, int, int]:
-    conv = layer.conv
-    top, left, bottom, right = conv.padding
-    channels, height, width = layer.source.shape
-    rows, columns = conv.codes.shape[2:]
-    return (
-        channels * rows * columns,
-        (height + top + bottom - (rows - 1) * conv.dilation[0] - 1) // conv.stride[0] + 1,
-        (width + left + right - (columns - 1) * conv.dilation[1] - 1) // conv.stride[1] + 1,
-    )
+    rows, columns = layer.conv.codes.shape[2:]
+    return (layer.source.shape[0] * rows * columns, *layer.conv.output_size(layer.source))
 
 
 def pack_frame(frame: np.ndarray, layer: Layer, source: Tensor) -> np.ndarray:

@@ -14,15 +14,12 @@ from functools import cached_property
 import numpy as np
 
 from golden.network import Grid, Kind, Tensor
-from hw.config import AcceleratorConfig, UnsupportedNetworkError
+from hw.config import MAX_WEIGHT_BITS, AcceleratorConfig, UnsupportedNetworkError
 from hw.program.lowering import Layer
 from hw.program.words import cut
-from hw.program_format import COMMANDS, LOOPS, Opcode
+from hw.program_format import COMMANDS, COORDINATE_BITS, LOOPS, Opcode, address_bits
 
 __all__ = ["Command", "Tile", "compute", "digits", "pixel_words", "tensor_words", "tiles"]
-
-MAX_WEIGHT_BITS = 16
-COORDINATE_BITS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,8 +275,7 @@ def compute(tile: Tile, addresses: dict[str, int], *, fence: bool, mark: bool) -
         if field.name in ("width", "height"):
             _check_range(layer, field.name, fields[field.name], 1, (1 << (COORDINATE_BITS - 1)) - 1)
         elif field.name in fields:
-            low = -(1 << (field.bits - 1)) if field.signed else 0
-            _check_range(layer, field.name, fields[field.name], low, low + (1 << field.bits) - 1)
+            _check_range(layer, field.name, fields[field.name], *field.range)
     for name in ("input_address", *(f"{loop}_step" for loop in LOOPS)):
         fields[name] = _wrapped(fields[name], config)
     first, last = tile.channels[0], tile.channels[-1]
@@ -295,7 +291,7 @@ def _check_range(layer: Layer, what: str, value: int, low: int, high: int) -> No
 
 def _wrapped(address: int, config: AcceleratorConfig) -> int:
     """An address or a step in the hardware's modulus, which only positions outside a map need."""
-    half = 2 << (config.activation_depth - 1).bit_length()
+    half = 1 << (address_bits(config) - 1)
     return (address + half) % (2 * half) - half
 
 

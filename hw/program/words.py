@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hw.program_format import Field, record_words
+from hw.program_format import Field, placed, record_words
 
 __all__ = ["cut", "join", "pack_digits", "pack_record", "unpack_digits", "unpack_record"]
 
@@ -61,16 +61,13 @@ def pack_record(fields: tuple[Field, ...], values: Mapping[str, int], stream_bit
     :class:`ValueError`
         A value does not fit its field; the sentence names the field and its range.
     """
-    record = bit = 0
-    for field in fields:
-        if field.name != "reserved":
-            value = values[field.name]
-            low = -(1 << (field.bits - 1)) if field.signed else 0
-            high = low + (1 << field.bits) - 1
-            if not low <= value <= high:
-                raise ValueError(f"Field {field.name!r} must be between {low} and {high}, not {value!r}")
-            record |= (value & ((1 << field.bits) - 1)) << bit
-        bit += field.bits
+    record = 0
+    for bit, field in placed(fields):
+        value = values[field.name]
+        low, high = field.range
+        if not low <= value <= high:
+            raise ValueError(f"Field {field.name!r} must be between {low} and {high}, not {value!r}")
+        record |= (value & ((1 << field.bits) - 1)) << bit
     mask = (1 << stream_bits) - 1
     return [(record >> at) & mask for at in range(0, record_words(fields, stream_bits) * stream_bits, stream_bits)]
 
@@ -78,12 +75,10 @@ def pack_record(fields: tuple[Field, ...], values: Mapping[str, int], stream_bit
 def unpack_record(fields: tuple[Field, ...], words: Sequence[int], stream_bits: int) -> dict[str, int]:
     """The values of the fields of a record that fills ``words``."""
     record = sum(word << (index * stream_bits) for index, word in enumerate(words))
-    values, bit = {}, 0
-    for field in fields:
+    values = {}
+    for bit, field in placed(fields):
         value = (record >> bit) & ((1 << field.bits) - 1)
         if field.signed and value >> (field.bits - 1):
             value -= 1 << field.bits
-        if field.name != "reserved":
-            values[field.name] = value
-        bit += field.bits
+        values[field.name] = value
     return values

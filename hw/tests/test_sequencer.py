@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from hw.command import STILL, address_bits
+from hw.command import STILL
 from hw.config import PRESETS, AcceleratorConfig
-from hw.program_format import LOOPS, Opcode
+from hw.program_format import LOOPS, Opcode, address_bits
 from hw.sequencer import Sequencer
 from hw.tests.clocked import Memory, simulate
 
