@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from golden.network import Add, Conv2d, IntegerNetwork, Kind, MaxPool2d, Requantize, Tensor, signed_width
+from golden.network import Add, Conv2d, Grid, IntegerNetwork, Kind, MaxPool2d, Requantize, Tensor, signed_width
 from golden.requantize import Solution, Widths, fold, solve, solve_channels
 
 from ..layers import (
@@ -262,8 +262,19 @@ class Builder:
             self._requantize(node, value, output)
         elif isinstance(value, Sum):
             self._add(node, value, output)
+        elif isinstance(value, Code):
+            output = dataclasses.replace(output, shape=value.tensor.shape)
+            self._requantize(node, self._passed_on(node, value.tensor), output)
         else:
-            raise self._refusal(node, f"must follow a convolution, a linear layer or a sum, not {source!r}")
+            raise self._refusal(
+                node, f"must follow a convolution, a linear layer, a sum or a quantized tensor, not {source!r}")
+
+    def _passed_on(self, node: fx.Node, tensor: Tensor) -> Result:
+        """The result whose accumulators are the codes of ``tensor``: a depthwise 1×1 convolution with weight 1."""
+        channels, label = tensor.shape[0], self.labels[node]
+        codes = np.full((channels, 1, 1, 1), 1 + Grid.TWOS_COMPLEMENT.c(2))
+        operation = Conv2d(label, tensor.name, label, codes, 2, Grid.TWOS_COMPLEMENT, groups=channels)
+        return Result(operation, tensor, tensor.shape, np.ones(channels), tensor.scale, 0.0)
 
     def _requantize(self, node: fx.Node, result: Result, output: Tensor) -> None:
         operation = dataclasses.replace(result.operation, name=self._operation_name(result.operation.name),

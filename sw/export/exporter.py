@@ -48,6 +48,8 @@ def export(model: nn.Module, sample: torch.Tensor, *, name: str = "network", lim
       optional batch norm and an activation quantizer; the model's last one gives accumulators instead,
     * :class:`~sw.layers.ResidualAdd` (or ``+``) of a convolution's or linear layer's result and a quantized tensor, or
       of two quantized tensors, followed by an activation quantizer,
+    * an activation quantizer on a quantized tensor, which becomes a depthwise 1×1 convolution with weight 1: a block
+      whose shortcut keeps 8 bits while its convolution takes fewer,
     * ``MaxPool2d`` on quantized tensors, ``flatten`` before a linear layer,
     * :class:`~sw.layers.GlobalAveragePool` or ``AdaptiveAvgPool2d(1)`` of a quantized tensor before a linear layer,
     * ``Identity`` and dropout, which vanish.

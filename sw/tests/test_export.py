@@ -1,6 +1,8 @@
 """The exporter: the integer network computes the modules' own codes, and what cannot be exported is refused by name."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -174,6 +176,24 @@ class InPlace(nn.Module):
         return self.last(x.add_(self.conv(x)))
 
 
+class PreciseShortcut(nn.Module):
+    """A block whose shortcut keeps the 8-bit codes that its convolution takes at fewer bits."""
+
+    def __init__(self, bits: int = 4, stride: int = 1, quantizer: Callable[[int], ActivationQuantizer] = pact):
+        super().__init__()
+        self.input, self.stem, self.norm = entrance(), conv(2, 4), nn.BatchNorm2d(4)
+        self.wide, self.narrow = quantizer(8), quantizer(bits)
+        self.conv1, self.norm1, self.act1 = conv(4, 6, padding=1, stride=stride), nn.BatchNorm2d(6), quantizer(bits)
+        self.conv2, self.norm2 = conv(6, 6, padding=1), nn.BatchNorm2d(6)
+        self.project = nn.Sequential(conv(4, 6, 1, stride=stride), nn.BatchNorm2d(6), SymmetricActivation(8, clip=1))
+        self.add, self.act = ResidualAdd(), quantizer(8)
+
+    def forward(self, x):
+        x8 = self.wide(self.norm(self.stem(self.input(x))))
+        main = self.act1(self.norm1(self.conv1(self.narrow(x8))))
+        return self.act(self.add(self.norm2(self.conv2(main)), self.project(x8)))
+
+
 class TwoReaders(nn.Module):
     def __init__(self):
         super().__init__()
@@ -241,6 +261,32 @@ def test_a_sum_of_two_quantized_tensors_is_an_add():
 def test_a_result_that_two_quantizers_read_is_computed_for_each():
     network = check(randomize(TwoReaders(), 0), images(3, 1, 6, 6)).network
     assert [op.name for op in network.operations] == ["conv", "conv_2", "head"]
+
+
+@pytest.mark.parametrize("quantizer", [pact, OctavActivation])
+@pytest.mark.parametrize(("bits", "stride"), [(2, 1), (4, 2)])
+def test_a_quantizer_of_a_quantized_tensor_passes_codes_on(bits, stride, quantizer):
+    network = check(randomize(PreciseShortcut(bits, stride, quantizer), 1), images(3, 2, 7, 7)).network
+    narrow = network.operation("narrow")
+    assert isinstance(narrow, Conv2d) and narrow.inputs == ("wide",) and (narrow.weights == 1).all()
+    assert (narrow.bits, narrow.groups, network.tensor("narrow").bits) == (2, 4, bits)
+    assert network.operation("project.0").inputs == ("wide",) and network.operation("conv1").inputs == ("narrow",)
+
+
+def test_signed_and_flattened_codes_are_passed_on():
+    signed = sequential(entrance(), conv(1, 3), SymmetricActivation(8, clip=1), SymmetricActivation(3, clip=0.7),
+                        pact(2))
+    flat = sequential(entrance(), conv(1, 3), pact(8), nn.Flatten(), pact(3), nn.Identity(),
+                      QuantLinear(48, 3, quantizer=Dorefa(4)))
+    for model in (signed, flat):
+        check(randomize(model, 1), images(3, 1, 6, 6))
+
+
+def test_every_code_that_is_passed_on_keeps_its_rounding():
+    """Steps of 1 become steps of 4: a quarter of all codes are ties, and go up."""
+    model = sequential(InputQuantizer(scale=1, bits=8), PactActivation(4, alpha=60))
+    layer, = check(model, torch.arange(256.0).reshape(1, 1, 16, 16)).report.layers
+    assert layer.ties == 15 and (layer.multiplier_bits, layer.shift) == (2, 2)
 
 
 def test_a_module_called_twice_is_two_operations():
@@ -416,9 +462,9 @@ REFUSALS = {
     "norm without statistics": (
         Written(lambda m, x: m.act(m.norm(m.conv(m.input(x)))), norm=nn.BatchNorm2d(2, track_running_stats=False)),
         "Node 'norm' must track running statistics"),
-    "quantizer of codes": (
-        After(lambda m, y: m.act(y)),
-        "Node 'act_2' must follow a convolution, a linear layer or a sum, not 'act'"),
+    "quantizer of an average": (
+        After(lambda m, y: m.act(m.pool(y)), pool=nn.AdaptiveAvgPool2d(1)),
+        "Node 'act_2' must follow a convolution, a linear layer, a sum or a quantized tensor, not 'pool'"),
     "pre-activation residual": (
         After(lambda m, y: m.conv(m.add(m.conv(y), y)), add=ResidualAdd()),
         "Node 'conv_3' must read a quantized tensor: put a PactActivation behind 'add'"),
