@@ -1,4 +1,4 @@
-"""High-precision shortcuts from the module to the program: a quantizer of a quantized tensor is a layer like another."""
+"""High-precision shortcuts from the module to the program: a quantizer of a quantized tensor is a layer like any."""
 
 from __future__ import annotations
 
