@@ -14,7 +14,7 @@ from .quantizers import WeightQuantizer
 from .quantizers.gradients import Gradient
 from .quantizers.octav import octav, octav_clip, octav_codes
 from .quantizers.pact import pact, pact_codes
-from .quantizers.rounding import check_bits, round_half_up
+from .quantizers.rounding import check_bits
 from .quantizers.symmetric import symmetric, symmetric_codes
 
 __all__ = [
@@ -210,9 +210,9 @@ class SymmetricActivation(_TrainedClip):
 class OctavActivation(ActivationQuantizer):
     """OCTAV (:func:`sw.quantizers.octav.octav`): the clip is computed from the data, not trained.
 
-    The module keeps one clip, in the buffer ``clip``; it is what evaluation and export use. Every training batch moves
-    it a tenth of the way to the batch's own clip, as batch norm moves its statistics; the first batch, or
-    :meth:`calibrate`, sets it.
+    The module keeps one clip, in the buffer ``clip``; it is what evaluation and export use. The first batch, or
+    :meth:`calibrate`, sets it. Every training batch after it moves it a tenth of the way to the batch's own clip, as
+    batch norm moves its statistics; from the kept clip that is two steps of the recursion away.
 
     Parameters
     ----------
@@ -229,6 +229,7 @@ class OctavActivation(ActivationQuantizer):
 
     FLOOR = 1e-3
     MOMENTUM = 0.1
+    WARM_STEPS = 2
     clip: torch.Tensor
 
     def __init__(self, bits: int, *, signed: bool = False, gradient: Gradient = Gradient.PWL, dynamic: bool = True):
@@ -249,9 +250,8 @@ class OctavActivation(ActivationQuantizer):
         """Keep the clip of the batch ``x``."""
         self.clip.copy_(self._clip_of(x))
 
-    def _clip_of(self, x: torch.Tensor) -> torch.Tensor:
-        start = self.clip if self.calibrated else None  # near the result: a few steps instead of ten
-        return octav_clip(x, self.bits, signed=self.signed, start=start).clamp(min=self.FLOOR)
+    def _clip_of(self, x: torch.Tensor, **start) -> torch.Tensor:
+        return octav_clip(x, self.bits, signed=self.signed, **start).clamp(min=self.FLOOR)
 
     def _kept(self) -> torch.Tensor:
         if not self.calibrated:
@@ -274,11 +274,13 @@ class OctavActivation(ActivationQuantizer):
 
     def _next_clip(self, x: torch.Tensor) -> torch.Tensor:
         """The clip of a training step; what is kept moves."""
-        if self.calibrated and not self.dynamic:
-            return self.clip
-        clip = self._clip_of(x)
-        self.clip.copy_(torch.lerp(self.clip, clip, self.MOMENTUM) if self.calibrated else clip)
-        return clip
+        if not self.calibrated:
+            self.calibrate(x)
+        elif self.dynamic:
+            clip = self._clip_of(x, start=self.clip, iterations=self.WARM_STEPS)
+            self.clip.lerp_(clip, self.MOMENTUM)
+            return clip
+        return self.clip.clone()
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -314,15 +316,17 @@ class InputQuantizer(ActivationQuantizer):
         return torch.tensor(self._scale, dtype=torch.float64)
 
     def _codes(self, x: torch.Tensor) -> torch.Tensor:
-        return (round_half_up(x * (1 / self._scale)) + self.zero_point).clamp(0, 2 ** self.bits - 1)
+        # In place on a copy: with one channel any other result would lose the strides that say channels_last.
+        codes = x.detach().clone().mul_(1 / self._scale).add_(0.5).floor_()
+        return codes.add_(self.zero_point).clamp_(0, 2 ** self.bits - 1)
 
     def to_int(self, x: torch.Tensor) -> torch.Tensor:
         """Codes (int64) for the input ``x``."""
-        return self._codes(x.detach()).to(torch.int64)
+        return self._codes(x).to(torch.int64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Quantize; no gradient."""
-        return (self._codes(x.detach()) - self.zero_point) * self._scale
+        return self._codes(x).sub_(self.zero_point).mul_(self._scale)
 
 
 class ResidualAdd(nn.Module):

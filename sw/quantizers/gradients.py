@@ -9,7 +9,27 @@ import enum
 
 import torch
 
-__all__ = ["Gradient", "with_gradient"]
+__all__ = ["Gradient", "between", "beyond", "just_above", "just_below", "with_gradient"]
+
+
+def between(grad: torch.Tensor, x: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """``grad`` where low < x < high, 0 elsewhere, in one pass over the data."""
+    return torch.ops.aten.hardtanh_backward(grad, x, low, high)
+
+
+def beyond(grad: torch.Tensor, x: torch.Tensor, bound: float) -> torch.Tensor:
+    """``grad`` where x > bound, 0 elsewhere, in one pass over the data."""
+    return torch.ops.aten.threshold_backward(grad, x, bound)
+
+
+def just_below(value: float, dtype: torch.dtype) -> float:
+    """The next smaller number of ``dtype``: what turns the strict comparisons above into x ≥ value."""
+    return torch.nextafter(torch.tensor(value, dtype=dtype), torch.tensor(-torch.inf, dtype=dtype)).item()
+
+
+def just_above(value: float, dtype: torch.dtype) -> float:
+    """The next larger number of ``dtype``."""
+    return -just_below(-value, dtype)
 
 
 class Gradient(enum.Enum):
@@ -52,16 +72,22 @@ class Gradient(enum.Enum):
 
 class _WithGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, value, factor):
-        ctx.save_for_backward(factor)
+    def forward(ctx, x, value, gradient, clip, signed):
+        ctx.save_for_backward(x, clip)
+        ctx.gradient, ctx.signed = gradient, signed
         return value
 
     @staticmethod
     def backward(ctx, *grads):
-        factor, = ctx.saved_tensors
-        return grads[0] * factor, None, None
+        x, clip = ctx.saved_tensors
+        grad, = grads
+        if ctx.gradient is Gradient.PWL and clip.dim() == 0:
+            top = just_above(clip.item(), x.dtype)
+            return between(grad, x, -top if ctx.signed else just_below(0.0, x.dtype), top), None, None, None, None
+        return grad * ctx.gradient.factor(x, clip, signed=ctx.signed), None, None, None, None
 
 
-def with_gradient(x: torch.Tensor, value: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """``value``, through which the gradient to ``x`` is ``factor`` times the incoming one."""
-    return _WithGradient.apply(x, value.detach(), factor.detach())
+def with_gradient(x: torch.Tensor, value: torch.Tensor, gradient: Gradient, clip: torch.Tensor, *,
+                  signed: bool = True) -> torch.Tensor:
+    """``value``, through which the gradient to ``x`` is the incoming one times :meth:`Gradient.factor`."""
+    return _WithGradient.apply(x, value.detach(), gradient, clip.detach(), signed)

@@ -12,7 +12,7 @@ import torch
 from golden.network import Grid
 
 from .gradients import Gradient, with_gradient
-from .rounding import check_bits, round_half_up
+from .rounding import check_bits
 
 __all__ = ["Octav", "octav", "octav_clip", "octav_codes"]
 
@@ -42,19 +42,24 @@ def octav_clip(x: torch.Tensor, bits: int, *, signed: bool = True, start: torch.
         At most so many; fewer if a step changes s by less than 1e-5 of it. Few samples can end in a small cycle.
     """
     _check(bits, signed)
-    magnitude = x.detach().abs() if signed else x.detach().clamp(min=0)
-    count = magnitude.count_nonzero().to(x.dtype)  # times a number, an integer tensor would become float32
-    mean = magnitude.sum() / count.clamp(min=1)
+    x = x.detach()
+    magnitude = x.abs() if signed else x  # what is negative exceeds no clip
+    count = int(magnitude.count_nonzero() if signed else (x > 0).count_nonzero())
     noise = 4.0 ** -bits / (3 if signed else 12)
-    clip = mean if start is None else start.to(mean)
-    for _ in range(iterations):
-        beyond = (magnitude - clip).relu_()
-        clipped = beyond.count_nonzero().to(x.dtype)
-        ratio = (beyond.sum() + clip * clipped) / (noise * (count - clipped) + clipped).clamp(min=noise)
-        previous, clip = clip, torch.where(clipped > 0, ratio, mean)
-        if (clip - previous).abs() <= TOLERANCE * previous:
+    smallest = torch.finfo(x.dtype).tiny
+    clip = magnitude.relu().sum().item() / max(count, 1) if start is None else start.item()
+    beyond = torch.empty_like(x)
+    for _ in range(iterations if count else 0):
+        torch.sub(magnitude, clip, out=beyond).relu_()
+        clipped = int(beyond.count_nonzero())
+        previous = clip
+        if clipped:
+            clip = (beyond.sum().item() + clip * clipped) / (noise * (count - clipped) + clipped)
+        else:
+            clip = magnitude.relu().sum().item() / count
+        if abs(clip - previous) <= TOLERANCE * previous:
             break
-    return clip.clamp(min=torch.finfo(x.dtype).tiny)
+    return x.new_tensor(max(clip, smallest) if count else smallest)
 
 
 def _check(bits: int, signed: bool) -> None:
@@ -80,8 +85,8 @@ def octav_codes(x: torch.Tensor, clip: torch.Tensor, bits: int, *, signed: bool 
     """
     _check(bits, signed)
     half = 2 ** (bits - 1)
-    codes = round_half_up(x / clip * half) + half if signed else round_half_up(x / clip * (2 * half))
-    return codes.clamp(0, 2 * half - 1)
+    codes = (x / clip.item()).mul_(half if signed else 2 * half).add_(0.5).floor_()
+    return (codes.add_(half) if signed else codes).clamp_(0, 2 * half - 1)
 
 
 def octav(x: torch.Tensor, clip: torch.Tensor, bits: int, *, signed: bool = True,
@@ -98,8 +103,8 @@ def octav(x: torch.Tensor, clip: torch.Tensor, bits: int, *, signed: bool = True
     """
     half = 2 ** (bits - 1)
     zero_point, scale = (half, clip / half) if signed else (0, clip / (2 * half))
-    value = (octav_codes(x.detach(), clip, bits, signed=signed) - zero_point) * scale
-    return with_gradient(x, value, gradient.factor(x.detach(), clip, signed=signed))
+    value = octav_codes(x.detach(), clip, bits, signed=signed).sub_(zero_point).mul_(scale.item())
+    return with_gradient(x, value, gradient, clip, signed=signed)
 
 
 @dataclass(frozen=True)

@@ -90,4 +90,4 @@ class Sawb:
         levels = 2 ** self.bits - 1
         clip = sawb_clip(weight, self.bits)
         value = (2 * self._codes(weight, clip) - levels) * (clip / levels)
-        return with_gradient(weight, value, self.gradient.factor(weight.detach(), clip))
+        return with_gradient(weight, value, self.gradient, clip)

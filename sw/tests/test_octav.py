@@ -195,16 +195,24 @@ def batch(scale: float, seed: int) -> torch.Tensor:
 def test_a_dynamic_clip_is_the_batch_s_and_a_moving_mean_is_kept(signed):
     module = OctavActivation(4, signed=signed)
     first, second = batch(1, 0), batch(3, 1)
-    clips = [octav_clip(x, 4, signed=signed) for x in (first, second)]
-    assert module(first).equal(octav(first, clips[0], 4, signed=signed)) and module.clip.equal(clips[0])
-    warm = octav_clip(second, 4, signed=signed, start=clips[0])
-    assert warm.item() == pytest.approx(clips[1].item(), rel=1e-4)
+    clip = octav_clip(first, 4, signed=signed)
+    assert module(first).equal(octav(first, clip, 4, signed=signed)) and module.clip.equal(clip)
+    warm = octav_clip(second, 4, signed=signed, start=clip, iterations=module.WARM_STEPS)
     assert module(second).equal(octav(second, warm, 4, signed=signed))
-    kept = 0.9 * clips[0].item() + 0.1 * clips[1].item()
+    kept = 0.9 * clip.item() + 0.1 * warm.item()
     assert module.clip.item() == pytest.approx(kept)
     module.eval()
     assert module(second).equal(octav(second, module.clip, 4, signed=signed))
     assert module.clip.item() == pytest.approx(kept), "evaluation leaves it alone"
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_kept_clip_arrives_where_the_whole_recursion_does(signed):
+    module = OctavActivation(4, signed=signed)
+    module(batch(1, 0))
+    for _ in range(100):
+        module(batch(3, 1))
+    assert module.clip.item() == pytest.approx(octav_clip(batch(3, 1), 4, signed=signed).item(), rel=1e-3)
 
 
 def test_a_static_clip_stays():

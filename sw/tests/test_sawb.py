@@ -77,12 +77,19 @@ def test_gradients_are_finite_at_zero_and_at_the_smallest_clip(gradient, signed)
     assert factor.isfinite().all() and (factor >= 0).all() and (factor <= 1).all()
 
 
-def test_a_value_is_passed_on_with_its_gradient():
-    x = double(1, 2, 3).requires_grad_()
-    value = with_gradient(x, double(7, 8, 9), double(1, 0, 0.5))
-    assert value.tolist() == [7, 8, 9]
-    value.backward(double(2, 3, 4))
-    assert x.grad is not None and x.grad.tolist() == [2, 0, 2]
+@pytest.mark.parametrize("gradient", Gradient)
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_value_is_passed_on_with_its_gradient(gradient, signed, dtype):
+    clip = torch.tensor(1.5, dtype=dtype)
+    edges = [clip, torch.nextafter(clip, clip * 0), torch.nextafter(clip, clip * 2)]
+    others = [clip * 0, clip * 3, clip * -3, torch.nextafter(clip * 0, -clip)]
+    x = torch.stack([*edges, *(-edge for edge in edges), *others]).requires_grad_()
+    value = torch.arange(len(x), dtype=dtype)
+    result = with_gradient(x, value, gradient, clip, signed=signed)
+    assert result.tolist() == value.tolist()
+    result.backward(value + 1)
+    assert x.grad is not None and torch.equal(x.grad, (value + 1) * gradient.factor(x.detach(), clip, signed=signed))
 
 
 def test_unknown_gradients_are_refused():
