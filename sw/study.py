@@ -17,10 +17,12 @@ from torch import nn
 
 from .data import digits
 from .export import integer_accuracy
-from .models import MODELS
 from .train import TrainConfig, accuracy, load_checkpoint, save_checkpoint, train
 
-__all__ = ["Accuracy", "accuracy_table", "study", "write_accuracies"]
+__all__ = ["DIGITS", "Accuracy", "accuracy_table", "study", "write_accuracies"]
+
+DIGITS = ("digits-plain", "digits-residual")
+"""The networks that the digits are for."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Accuracy:
         return self.fake_quantized if self.integer is None else self.integer
 
 
-def study(networks: Sequence[str] = tuple(MODELS), bits: Sequence[int | None] = (None, 8, 4, 3, 2),
+def study(networks: Sequence[str] = DIGITS, bits: Sequence[int | None] = (None, 8, 4, 3, 2),
           seeds: Iterable[int] = (0, 1, 2), *, checkpoints: Path | None = None, console: Console | None = None,
           configure: Callable[[TrainConfig], TrainConfig] = lambda config: config) -> list[Accuracy]:
     """Train every network at every width with every seed and measure the *integer* networks on the test split.

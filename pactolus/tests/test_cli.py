@@ -112,7 +112,8 @@ def test_program(tmp_path):
         ("synth --digit-bits 2,x", "Bits must be numbers separated by commas, not 'x'"),
         ("synth --components array,tree", "Component must be one of array, pact, not 'tree'"),
         ("train --bits 4,x", "Bits must be numbers separated by commas, not 'x'"),
-        ("train resnet1000", "Network must be one of digits-plain, digits-residual, not 'resnet1000'"),
+        ("train resnet1000",
+            "Network must be one of digits-plain, digits-residual, cnn, resnet-8, resnet-20, not 'resnet1000'"),
         ("export nothing.safetensors", "Checkpoint 'nothing.safetensors' "),
     ],
 )

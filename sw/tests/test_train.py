@@ -119,7 +119,8 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "sentence"), [
-    ({"network": "resnet"}, "Network must be one of digits-plain, digits-residual, not 'resnet'"),
+    ({"network": "resnet"},
+     "Network must be one of digits-plain, digits-residual, cnn, resnet-8, resnet-20, not 'resnet'"),
     ({"activation_bits": None}, "Weight bits and activation bits must be both given or both absent, not 2 and None"),
     ({"weight_bits": 0}, "Bits must be an integer between 1 and 16, not 0"),
     ({"weights": "lsq"}, "Weights must be one of dorefa, sawb, octav, maxabs, not 'lsq'"),

@@ -1,0 +1,161 @@
+"""What a network is told about its bit widths and quantizers, and the modules that follow from that."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..layers import InputQuantizer, OctavActivation, PactActivation, QuantConv2d, QuantLinear, SymmetricActivation
+from ..quantizers import WeightQuantizer
+from ..quantizers.dorefa import Dorefa
+from ..quantizers.maxabs import MaxAbs
+from ..quantizers.octav import Octav
+from ..quantizers.rounding import check_bits
+from ..quantizers.sawb import COEFFICIENTS, Sawb
+
+__all__ = ["ACTIVATIONS", "WEIGHTS", "Precision", "scaled"]
+
+
+WEIGHTS: dict[str, Callable[[int], WeightQuantizer]] = {"dorefa": Dorefa, "sawb": Sawb, "octav": Octav,
+                                                        "maxabs": MaxAbs}
+"""Weight quantizers by name."""
+
+ACTIVATIONS = ("pact", "pact+", "octav")
+"""Names of activation quantizers."""
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels under a width multiplier: ``channels``·``width`` rounded half up, at least 1."""
+    return max(1, int(channels * width + 0.5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """The bit widths and quantizers of a network, and the modules that follow from them.
+
+    Parameters
+    ----------
+    weight_bits, activation_bits : :class:`int` or ``None``
+        Of the middle layers; both ``None`` for the float32 baseline, whose activations are ReLU.
+    edge_bits : :class:`int` or ``None``
+        Of the weights of the first and last layers, the input, the last layer's input, and projection shortcuts'
+        outputs. ``None`` leaves the ends in float32, which trains but cannot be exported; projection shortcuts' outputs
+        then have 8 bits.
+    shortcut_bits : :class:`int` or ``None``
+        ``None``: a block's input has activation bits, and its shortcut reads the same codes as its first convolution.
+        A number: the residual stream, which shortcuts read, has that many bits, and so have the weights of projection
+        shortcuts; a block's first convolution reads the stream re-quantized to activation bits. With 8 this is the
+        integer form of the full-precision shortcuts that are advised for SAWB (arXiv 1807.06964).
+    weights : :class:`str`
+        A key of :data:`WEIGHTS`. The last layer's weights are max-abs whatever the method, and with ``sawb``, which has
+        no coefficients for wide weights, so are those of the first layer, and of projection shortcuts of their own
+        width where it is too wide.
+    activations : :class:`str`
+        One of :data:`ACTIVATIONS`. A projection shortcut's output has a trained symmetric clip, or signed OCTAV.
+    clip : :class:`float`
+        Initial clip of every activation quantizer that trains it.
+
+    Raises
+    ------
+    ValueError
+        An unknown method, a width that it does not have, or only one of the two widths ``None``.
+    """
+
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+    edge_bits: int | None = 8
+    shortcut_bits: int | None = None
+    weights: str = "dorefa"
+    activations: str = "pact"
+    clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        if (self.weight_bits is None) != (self.activation_bits is None):
+            raise ValueError("Weight bits and activation bits must be both given or both absent, not "
+                             f"{self.weight_bits!r} and {self.activation_bits!r}")
+        for bits in (self.weight_bits, self.activation_bits, self.edge_bits, self.shortcut_bits):
+            if bits is not None:
+                check_bits(bits)
+        for what, method, known in (("Weights", self.weights, WEIGHTS), ("Activations", self.activations, ACTIVATIONS)):
+            if method not in known:
+                raise ValueError(f"{what} must be one of {', '.join(known)}, not {method!r}")
+        if self.weight_bits is not None:
+            self.weight_quantizer(self.weight_bits)
+            for bits in (self.edge_bits, self.shortcut_bits):
+                if bits is not None:
+                    self._wide_weight_quantizer(bits, edge=True)
+
+    def weight_quantizer(self, bits: int) -> WeightQuantizer:
+        """Of the method, for a middle layer's weights.
+
+        Raises
+        ------
+        ValueError
+            A width that the method does not have.
+        """
+        return WEIGHTS[self.weights](bits)
+
+    def _wide_weight_quantizer(self, bits: int, *, edge: bool) -> WeightQuantizer:
+        if self.weights == "sawb" and (edge or bits > max(COEFFICIENTS)):
+            return MaxAbs(bits)
+        return self.weight_quantizer(bits)
+
+    def input(self) -> nn.Module:
+        """For images in 0..1."""
+        if self.weight_bits is None or self.edge_bits is None:
+            return nn.Identity()
+        return InputQuantizer(bits=self.edge_bits, scale=1 / (2 ** self.edge_bits - 1))
+
+    def conv(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, edge: bool = False,
+             shortcut: bool = False) -> nn.Module:
+        """A "same" convolution (at stride 1) without bias: a middle layer's, the first layer's, or a projection's."""
+        padding = kernel_size // 2
+        if self.weight_bits is None or (edge and self.edge_bits is None):
+            return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        quantizer = self.weight_quantizer(self.weight_bits)
+        if edge and self.edge_bits is not None:
+            quantizer = self._wide_weight_quantizer(self.edge_bits, edge=True)
+        elif shortcut and self.shortcut_bits is not None:
+            quantizer = self._wide_weight_quantizer(self.shortcut_bits, edge=False)
+        return QuantConv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding, quantizer=quantizer)
+
+    def linear(self, in_features: int, out_features: int) -> nn.Module:
+        """The last layer."""
+        if self.weight_bits is None or self.edge_bits is None:
+            return nn.Linear(in_features, out_features)
+        return QuantLinear(in_features, out_features, quantizer=MaxAbs(self.edge_bits))
+
+    def activation(self, bits: int | None = None, *, edge: bool = False) -> nn.Module:
+        """PACT or OCTAV, or ReLU for the baseline; ``bits`` instead of the middle layers' if given.
+
+        With ``edge`` it feeds the last layer.
+        """
+        if self.activation_bits is None or (edge and self.edge_bits is None):
+            return nn.ReLU()
+        if edge and self.edge_bits is not None:
+            bits = self.edge_bits
+        bits = bits or self.activation_bits
+        if self.activations == "octav":
+            return OctavActivation(bits)
+        return PactActivation(bits, alpha=self.clip, plus=self.activations == "pact+")
+
+    def stream(self, *, edge: bool = False) -> nn.Module:
+        """The activation that ends a block, or the stem: the residual stream."""
+        return self.activation(self.shortcut_bits, edge=edge)
+
+    def branch(self) -> nn.Module:
+        """What a block's first convolution reads of the residual stream: re-quantized if the stream has its own width.
+        """
+        if self.activation_bits is None or self.shortcut_bits is None:
+            return nn.Identity()
+        return self.activation()
+
+    def shortcut(self) -> nn.Module:
+        """What makes a projection shortcut's output a code."""
+        if self.weight_bits is None:
+            return nn.Identity()
+        bits = self.edge_bits or 8
+        if self.activations == "octav":
+            return OctavActivation(bits, signed=True)
+        return SymmetricActivation(bits, clip=self.clip)

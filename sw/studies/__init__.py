@@ -1,0 +1,1 @@
+"""Studies: each trains or measures, and writes its table and its plot."""
