@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from golden.network import Conv2d, IntegerNetwork, MaxPool2d, NetworkError, Tensor, code_dtype
+from golden.network import Conv2d, IntegerNetwork, MaxPool2d, NetworkError, Tensor, VectorQuantize, code_dtype
 from golden.requantize import requantize
 
-__all__ = ["accumulate", "execute", "weight_matrix", "windows"]
+__all__ = ["accumulate", "execute", "vector_quantize", "weight_matrix", "windows"]
 
 
 def execute(network: IntegerNetwork, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -46,6 +46,8 @@ def execute(network: IntegerNetwork, x: np.ndarray) -> dict[str, np.ndarray]:
                 skip = values[operation.skip] if operation.skip is not None else None
                 acc = requantize(acc, operation.requantize, output.bits, skip)
             values[output.name] = acc
+        elif isinstance(operation, VectorQuantize):
+            values[output.name] = vector_quantize(values[operation.input], operation)
         else:
             a, b = values[operation.a], values[operation.b]
             values[output.name] = requantize(a.astype(np.int64), operation.requantize, output.bits, b)
@@ -98,20 +100,26 @@ def windows(x: np.ndarray, operation: Conv2d, source: Tensor) -> np.ndarray:
 
 def weight_matrix(operation: Conv2d, source: Tensor) -> np.ndarray:
     """Weight codes n in the order of :func:`windows`: unsigned (groups, O/groups, K)."""
-    codes = operation.codes
+    return _matrix(operation.codes, operation, source)
+
+
+def _matrix(array: np.ndarray, operation: Conv2d, source: Tensor) -> np.ndarray:
+    """An array of the shape of the weights in the order of :func:`windows`: (groups, O/groups, K)."""
     if operation.broadcast:
-        codes = np.broadcast_to(codes, (*codes.shape[:2], *source.shape[1:]))
-    out_channels = codes.shape[0]
-    return codes.transpose(0, 2, 3, 1).reshape(operation.groups, out_channels // operation.groups, -1)
+        array = np.broadcast_to(array, (*array.shape[:2], *source.shape[1:]))
+    return array.transpose(0, 2, 3, 1).reshape(operation.groups, array.shape[0] // operation.groups, -1)
 
 
 def accumulate(x: np.ndarray, operation: Conv2d, network: IntegerNetwork) -> np.ndarray:
-    """The accumulators ``sum(W * u)`` of an operation whose input codes are ``x``: int64 (N, O, OH, OW)."""
+    """The accumulators of an operation whose input codes are ``x``: int64 (N, O, OH, OW).
+
+    ``sum(W * u)``, or ``sum(P * W * u)`` where there are vector scales.
+    """
     source, output = network.tensor(operation.input), network.tensor(operation.output)
-    weights = weight_matrix(operation, source).astype(np.int64) * operation.grid.p(operation.bits)
-    weights -= operation.grid.c(operation.bits)
-    # |W| summed as Python integers: this is the proof that a float64 sum is exact in any order.
-    largest = int(np.abs(weights).sum(axis=-1).max()) * source.max_code
+    weights = _matrix(operation.scaled_weights(source), operation, source)
+    # Python integers: the largest sum of magnitudes proves that a float64 sum is exact in any order.
+    low, high = network.accumulator_bounds(operation)
+    largest = int((high.astype(object) - low).max())
     number = np.float64 if largest < 1 << 53 else np.int64
     columns = weights.transpose(0, 2, 1).astype(number)
     frames = max(1, (1 << 24) // max(1, columns.shape[1] * output.shape[1] * output.shape[2] * operation.groups))
@@ -120,6 +128,18 @@ def accumulate(x: np.ndarray, operation: Conv2d, network: IntegerNetwork) -> np.
         part = slice(start, start + frames)
         acc[part] = windows(x[part], operation, source).astype(number) @ columns
     return np.ascontiguousarray(acc.transpose(0, 1, 3, 2)).reshape(x.shape[0], *output.shape)
+
+
+def vector_quantize(x: np.ndarray, operation: VectorQuantize) -> np.ndarray:
+    """The codes ``s * u`` of ``operation`` for the input codes ``x`` (N, C, H, W), of its shape and dtype."""
+    top = (1 << operation.bits) - 1
+    starts = np.arange(0, x.shape[1], operation.vector)
+    fine = x.astype(np.int64)
+    largest = np.maximum.reduceat(fine, starts, axis=1)
+    scale = np.minimum(-(-largest // top), (1 << operation.scale_bits) - 1)
+    scale = np.repeat(scale, operation.vector, axis=1)[:, : x.shape[1]]
+    coarse = np.minimum((2 * fine + scale) // np.maximum(2 * scale, 1), top)
+    return (scale * coarse).astype(x.dtype)
 
 
 def _max_pool(x: np.ndarray, operation: MaxPool2d) -> np.ndarray:

@@ -4,6 +4,9 @@ The arrays are safetensors entries called ``<operation>.<field>`` (weight codes,
 ``<tensor>.<field>`` (slope and offset of accumulators); everything else is one JSON document in the metadata entry
 ``pactolus``. Loading believes nothing: an unknown format, version, operation or field, a missing or superfluous array
 and whatever :class:`~golden.network.IntegerNetwork` refuses end in one :class:`~golden.network.NetworkError`.
+
+Version 2 brings per-vector scales and :class:`~golden.network.VectorQuantize`. A network without them is written as
+version 1, so that its file is what it always was.
 """
 
 from __future__ import annotations
@@ -29,16 +32,33 @@ from golden.network import (
     NetworkError,
     Requantize,
     Tensor,
+    VectorQuantize,
+    VectorScales,
 )
 
-__all__ = ["FORMAT", "VERSION", "load", "save"]
+__all__ = ["FORMAT", "VERSIONS", "load", "save", "version"]
 
 FORMAT = "pactolus-integer-network"
-VERSION = 1
+VERSIONS = (1, 2)
 MAX_FILE_BYTES = 1 << 31
 
-_OPERATIONS: dict[str, type] = {"conv2d": Conv2d, "max_pool2d": MaxPool2d, "add": Add}
+_OPERATIONS: dict[str, type] = {
+    "conv2d": Conv2d,
+    "max_pool2d": MaxPool2d,
+    "add": Add,
+    "vector_quantize": VectorQuantize,
+}
 _ENUMS: dict[str, type[enum.Enum]] = {"kind": Kind, "grid": Grid}
+_PARTS: dict[str, type] = {"requantize": Requantize, "vector_scales": VectorScales}
+_NEW: dict[int, tuple[str, ...]] = {1: ("vector_scales", "product_shift", "vector_quantize"), 2: ()}
+"""Fields and operations that a version does not know."""
+
+
+def version(network: IntegerNetwork) -> int:
+    """The least version of the file format that holds ``network``."""
+    scaled = any(item.vector_scales is not None for item in (*network.tensors, *network.operations)
+                 if isinstance(item, (Tensor, Conv2d)))  # fmt: skip
+    return 2 if scaled or any(isinstance(operation, VectorQuantize) for operation in network.operations) else 1
 
 
 def save(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
@@ -50,13 +70,15 @@ def save(network: IntegerNetwork, path: str | os.PathLike[str]) -> None:
         If the file cannot be written.
     """
     arrays: dict[str, np.ndarray] = {}
+    unknown = _NEW[version(network)]
     document = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": version(network),
         "name": network.name,
-        "tensors": [_describe(tensor, arrays) for tensor in network.tensors],
+        "tensors": [_describe(tensor, arrays, unknown) for tensor in network.tensors],
         "operations": [
-            {"type": next(k for k, v in _OPERATIONS.items() if v is type(operation))} | _describe(operation, arrays)
+            {"type": next(k for k, v in _OPERATIONS.items() if v is type(operation))}
+            | _describe(operation, arrays, unknown)
             for operation in network.operations
         ],
     }
@@ -90,11 +112,15 @@ def load(path: str | os.PathLike[str]) -> IntegerNetwork:
         raise NetworkError(f"Network file {str(path)!r}: {error}") from None
 
 
-def _describe(item: Any, arrays: dict[str, np.ndarray], prefix: str | None = None) -> dict[str, Any]:
-    """The JSON of a dataclass; its arrays go to ``arrays`` and leave their names behind."""
+def _describe(
+    item: Any, arrays: dict[str, np.ndarray], unknown: tuple[str, ...], prefix: str | None = None
+) -> dict[str, Any]:
+    """The JSON of a dataclass without ``unknown`` fields; arrays go to ``arrays`` and leave their names behind."""
     prefix = item.name if prefix is None else prefix
     described: dict[str, Any] = {}
     for field in fields(item):
+        if field.name in unknown:
+            continue
         value = getattr(item, field.name)
         if isinstance(value, np.ndarray):
             key = f"{prefix}.{field.name}"
@@ -104,8 +130,8 @@ def _describe(item: Any, arrays: dict[str, np.ndarray], prefix: str | None = Non
             value = {"array": key}
         elif isinstance(value, enum.Enum):
             value = value.value
-        elif isinstance(value, Requantize):
-            value = _describe(value, arrays, f"{prefix}.requantize")
+        elif isinstance(value, tuple(_PARTS.values())):
+            value = _describe(value, arrays, unknown, f"{prefix}.{field.name}")
         described[field.name] = value
     return described
 
@@ -123,8 +149,11 @@ def _json(text: str) -> dict[str, Any]:
 def _parse(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> IntegerNetwork:
     if document.get("format") != FORMAT:
         raise NetworkError(f"format must be {FORMAT!r}, not {document.get('format')!r}")
-    if document.get("version") != VERSION:
-        raise NetworkError(f"version must be {VERSION}, not {document.get('version')!r}")
+    number = document.get("version")
+    if isinstance(number, bool) or number not in VERSIONS:
+        raise NetworkError(f"version must be {' or '.join(map(str, VERSIONS))}, not {number!r}")
+    unknown = _NEW[number]
+    types = [name for name in _OPERATIONS if name not in unknown]
     expected = {"format", "version", "name", "tensors", "operations"}
     if set(document) != expected:
         raise NetworkError(f"header must have the fields {sorted(expected)}, not {sorted(document)}")
@@ -132,25 +161,32 @@ def _parse(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> IntegerNe
         if not isinstance(document[key], list) or not all(isinstance(item, dict) for item in document[key]):
             raise NetworkError(f"{key} must be a list of objects")
     used: set[str] = set()
-    tensors = [_build(Tensor, item, arrays, used, "tensor") for item in document["tensors"]]
+    tensors = [_build(Tensor, item, arrays, used, "tensor", unknown) for item in document["tensors"]]
     operations = []
     for item in document["operations"]:
         kind = item.get("type")
-        if not isinstance(kind, str) or kind not in _OPERATIONS:
+        if not isinstance(kind, str) or kind not in types:
             raise NetworkError(
-                f"type of operation {item.get('name')!r} must be one of {', '.join(_OPERATIONS)}, not {kind!r}"
+                f"type of operation {item.get('name')!r} must be one of {', '.join(types)}, not {kind!r}"
             )
         body = {key: value for key, value in item.items() if key != "type"}
-        operations.append(_build(_OPERATIONS[kind], body, arrays, used, "operation"))
+        operations.append(_build(_OPERATIONS[kind], body, arrays, used, "operation", unknown))
     if used != set(arrays):
         raise NetworkError(f"arrays must all be used by the header, not so {min(set(arrays) - used)!r}")
     return IntegerNetwork(document["name"], tuple(tensors), tuple(operations))
 
 
-def _build(cls: type, item: dict[str, Any], arrays: dict[str, np.ndarray], used: set[str], what: str) -> Any:
-    """An instance of a dataclass from its JSON."""
-    where = f"{what} {item.get('name')!r}" if what != "requantize" else what
-    known = {field.name: field for field in fields(cls)}
+def _build(
+    cls: type,
+    item: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    used: set[str],
+    what: str,
+    unknown: tuple[str, ...],
+) -> Any:
+    """An instance of a dataclass from its JSON; fields that are ``unknown`` to the file's version are refused."""
+    where = f"{what} {item.get('name')!r}" if what not in _PARTS else what
+    known = {field.name: field for field in fields(cls) if field.name not in unknown}
     for key in item:
         if key not in known:
             raise NetworkError(f"{where} must not have the unknown field {key!r}")
@@ -167,10 +203,10 @@ def _build(cls: type, item: dict[str, Any], arrays: dict[str, np.ndarray], used:
             except ValueError:
                 allowed = ", ".join(repr(member.value) for member in _ENUMS[name])
                 raise NetworkError(f"{name} of {where} must be one of {allowed}, not {value!r}") from None
-        elif name == "requantize" and value is not None:
+        elif name in _PARTS and value is not None:
             if not isinstance(value, dict):
-                raise NetworkError(f"requantize of {where} must be an object, not {value!r}")
-            value = _build(Requantize, value, arrays, used, "requantize")
+                raise NetworkError(f"{name} of {where} must be an object, not {value!r}")
+            value = _build(_PARTS[name], value, arrays, used, name, unknown)
         elif isinstance(value, dict):
             entry = value.get("array")
             if set(value) != {"array"} or not isinstance(entry, str) or entry not in arrays:

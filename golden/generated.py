@@ -664,7 +664,7 @@ class _Maker:
             a, b = self.values[operation.a], self.values[operation.b]
             values = requantize(a.astype(np.int64), operation.requantize, output.bits, b)
         else:
-            assert acc is not None
+            assert acc is not None and isinstance(operation, Conv2d)
             skip = None if operation.skip is None else self.values[operation.skip]
             constants = operation.requantize
             values = acc if constants is None else requantize(acc, constants, output.bits, skip)

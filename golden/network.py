@@ -6,6 +6,9 @@ Numbers (normative):
 * A weight code n is unsigned with ``bits`` bits; its integer weight is ``W = p*n - c`` on one of two grids
   (:class:`Grid`).
 * An accumulator is ``sum(W * u)``, exact. Spatial padding is ``u = zero_point``.
+* With two-level scales (:class:`VectorScales`) a vector of consecutive channels has a small unsigned scale of its own.
+  An accumulator is then ``sum(P * W * u)`` with the rounded scale product ``P = (w*a + 2**(r-1)) >> r`` of each vector
+  (``P = w*a`` where r = 0), w and a the scales of its weights and of its codes; scales that are absent count as 1.
 * A requantized output is ``clip((acc*M + skip*M_skip + B) >> S, 0, 2**k - 1)`` with one arithmetic shift (floor) and
   constants per output channel (:class:`Requantize`).
 * The network's output may be the accumulator itself; its real value is ``slope * acc + offset`` per channel.
@@ -30,6 +33,8 @@ __all__ = [
     "Operation",
     "Requantize",
     "Tensor",
+    "VectorQuantize",
+    "VectorScales",
     "code_dtype",
     "map_size",
 ]
@@ -37,6 +42,7 @@ __all__ = [
 MAX_CODE_BITS = 16
 MAX_ACCUMULATOR_BITS = 63
 MAX_SHIFT = 62
+MAX_PRODUCT_SHIFT = 31
 MAX_DIMENSION = 1 << 16
 MAX_ELEMENTS = 1 << 28
 
@@ -119,6 +125,55 @@ def _name(value: Any, what: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
+class VectorScales:
+    """The integer half of two-level scales: one small unsigned scale per vector of consecutive channels.
+
+    Dai et al., "VS-Quant: Per-vector Scaled Quantization" (arXiv 2102.04503). Where the number of channels is not a
+    multiple of ``vector``, the last vector is shorter. A scale of 0 makes a vector 0.
+
+    Parameters
+    ----------
+    codes : uint8 or uint16 array
+        Scales of a tensor: (ceil(C / vector),). Of weights: (O, ceil(C/groups / vector), kh, kw).
+    bits : :class:`int`
+        Bits of a scale, 1 to 16.
+    vector : :class:`int`
+        Channels of a vector, at least 1.
+    """
+
+    codes: np.ndarray
+    bits: int
+    vector: int
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "bits", _integer(self.bits, "Bits of vector scales", 1, MAX_CODE_BITS))
+        put(self, "vector", _integer(self.vector, "Vector of vector scales", 1, MAX_DIMENSION))
+        codes = _frozen(self.codes, code_dtype(self.bits).type, "Vector scales")
+        if codes.size and int(codes.max()) >= 1 << self.bits:
+            raise NetworkError(f"Vector scales must fit {self.bits} bits, not {int(codes.max())}")
+        put(self, "codes", codes)
+
+    def check(self, channels: int, shape: tuple[int, ...], axis: int, what: str) -> None:
+        """Refuse scales whose shape is not ``shape`` with the vectors of ``channels`` in the place of ``axis``."""
+        expected = (*shape[:axis], -(-channels // self.vector), *shape[axis + 1 :])
+        if self.codes.shape != expected:
+            raise NetworkError(f"Vector scales {what} must have shape {expected}, not {self.codes.shape}")
+
+    def per_channel(self, channels: int, axis: int) -> np.ndarray:
+        """The scales as int64, repeated for every one of ``channels`` along ``axis``."""
+        return np.repeat(self.codes.astype(np.int64), self.vector, axis).take(range(channels), axis)
+
+    def same(self, other: VectorScales | None) -> bool:
+        """Whether ``other`` is equal in every number."""
+        return (
+            other is not None
+            and (self.bits, self.vector) == (other.bits, other.vector)
+            and np.array_equal(self.codes, other.codes)
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Tensor:
     """One activation tensor.
 
@@ -138,6 +193,9 @@ class Tensor:
         Codes only: positive; the value is ``scale * (code - zero_point)``. Not used by the arithmetic.
     slope, offset : float64 arrays (C,)
         Accumulators only: the value is ``slope * acc + offset``.
+    vector_scales : :class:`VectorScales` or ``None``
+        Codes only: with codes (ceil(C / vector),) the value is
+        ``scale * vector_scales.codes[channel // vector] * (code - zero_point)``.
     """
 
     name: str
@@ -148,6 +206,7 @@ class Tensor:
     scale: float = 1.0
     slope: np.ndarray | None = None
     offset: np.ndarray | None = None
+    vector_scales: VectorScales | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -165,7 +224,10 @@ class Tensor:
                 raise NetworkError(f"Scale {where} must be a positive finite number, not {self.scale!r}")
             if self.slope is not None or self.offset is not None:
                 raise NetworkError(f"Slope and offset {where} must be absent, since it holds codes")
+            _check_scales(self.vector_scales, self.shape[0], self.shape[:1], 0, where)
             return
+        if self.vector_scales is not None:
+            raise NetworkError(f"Vector scales {where} must be absent, since it holds accumulators")
         put(self, "bits", _integer(self.bits, f"Bits {where}", 2, MAX_ACCUMULATOR_BITS))
         if self.zero_point != 0 or self.scale != 1.0:
             raise NetworkError(f"Zero point and scale {where} must be 0 and 1, since it holds accumulators")
@@ -181,6 +243,22 @@ class Tensor:
     def max_code(self) -> int:
         """The largest code, 2**bits - 1."""
         return (1 << self.bits) - 1
+
+    @property
+    def channel_scale(self) -> np.ndarray:
+        """Codes only: the value of one step in each channel, float64 (C,)."""
+        scales = np.ones(self.shape[0], np.int64)
+        if self.vector_scales is not None:
+            scales = self.vector_scales.per_channel(self.shape[0], 0)
+        return np.float64(self.scale) * scales
+
+
+def _check_scales(scales: Any, channels: int, shape: tuple[int, ...], axis: int, where: str) -> None:
+    if scales is None:
+        return
+    if not isinstance(scales, VectorScales):
+        raise NetworkError(f"Vector scales {where} must be VectorScales, not {scales!r}")
+    scales.check(channels, shape, axis, where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,6 +329,12 @@ class Conv2d:
         ``None``: the output is a tensor of accumulators.
     skip : :class:`str` or ``None``
         Name of the residual operand: codes of the output's shape.
+    vector_scales : :class:`VectorScales` or ``None``
+        Of the weights, codes (O, ceil(C/groups / vector), kh, kw): the integer weight is multiplied by the scale of
+        its vector.
+    product_shift : :class:`int`
+        r, 0 to 31: the product of a weight's and an input's vector scale is rounded half up to ``(w*a + 2**(r-1)) >>
+        r`` before anything is multiplied by it. Not 0 only where both have scales.
     """
 
     name: str
@@ -266,6 +350,8 @@ class Conv2d:
     broadcast: bool = False
     requantize: Requantize | None = None
     skip: str | None = None
+    vector_scales: VectorScales | None = None
+    product_shift: int = 0
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -279,6 +365,10 @@ class Conv2d:
         if int(codes.max()) >= 1 << self.bits:
             raise NetworkError(f"Weight codes {where} must fit {self.bits} bits, not {int(codes.max())}")
         put(self, "codes", codes)
+        _check_scales(self.vector_scales, codes.shape[1], codes.shape, 1, where)
+        put(self, "product_shift", _integer(self.product_shift, f"Product shift {where}", 0, MAX_PRODUCT_SHIFT))
+        if self.product_shift and self.vector_scales is None:
+            raise NetworkError(f"Product shift {where} must be 0 without vector scales, not {self.product_shift}")
         put(self, "stride", _integers(self.stride, 2, f"Stride {where}", 1, MAX_DIMENSION))
         put(self, "dilation", _integers(self.dilation, 2, f"Dilation {where}", 1, MAX_DIMENSION))
         put(self, "padding", _integers(self.padding, 4, f"Padding {where}", 0, MAX_DIMENSION))
@@ -312,6 +402,27 @@ class Conv2d:
         """The integer weights W = p*n - c, int64 (O, C/groups, kh, kw)."""
         return self.codes.astype(np.int64) * self.grid.p(self.bits) - self.grid.c(self.bits)
 
+    def scale_products(self, source: Tensor) -> np.ndarray | None:
+        """What each weight's product is multiplied by: int64, broadcasts to the shape of the weights.
+
+        ``None`` where neither the weights nor ``source``, the operation's input, have vector scales.
+        """
+        channels = self.codes.shape[1]
+        weights = self.vector_scales.per_channel(channels, 1) if self.vector_scales is not None else None
+        if source.vector_scales is None:
+            return weights
+        inputs = source.vector_scales.per_channel(source.shape[0], 0).reshape(self.groups, 1, channels, 1, 1)
+        inputs = np.repeat(inputs, self.codes.shape[0] // self.groups, 1).reshape(-1, channels, 1, 1)
+        if weights is None:
+            return inputs
+        half = 1 << self.product_shift >> 1
+        return (weights * inputs + half) >> self.product_shift
+
+    def scaled_weights(self, source: Tensor) -> np.ndarray:
+        """The factors of the codes in the accumulator, P*W, int64 (O, C/groups, kh, kw); W without vector scales."""
+        products = self.scale_products(source)
+        return self.weights if products is None else self.weights * products
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the tensors that the operation reads."""
@@ -325,15 +436,20 @@ class Conv2d:
         return map_size(source.shape[1:], (height, width), self.stride, self.padding, self.dilation)
 
     def accumulator_bounds(self, source: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Smallest and largest accumulator that the actual weights can reach, int64 (O,) each.
+        """Smallest and largest accumulator that the actual weights can reach, integers (O,) each.
 
-        Every code of ``source``, the operation's input, may take any value from 0 to 2**bits - 1, independently.
+        Every code of ``source``, the operation's input, may take any value from 0 to 2**bits - 1, independently. The
+        arrays are of int64, or of Python integers where vector scales make bounds that int64 does not hold.
         """
-        weights = self.weights
+        weights = self.scaled_weights(source)
         positions = source.shape[1] * source.shape[2] if self.broadcast else 1
         step = source.max_code * positions
+        if int(np.abs(weights).max()) * weights[0].size * step >= 1 << 62:
+            weights = weights.astype(object)
         low = np.minimum(weights, 0).sum(axis=(1, 2, 3)) * step
         high = np.maximum(weights, 0).sum(axis=(1, 2, 3)) * step
+        if signed_width(int(low.min()), int(high.max())) <= 64:
+            low, high = low.astype(np.int64), high.astype(np.int64)
         return low, high
 
 
@@ -428,7 +544,47 @@ class Add:
         return (self.a, self.b)
 
 
-Operation = Conv2d | MaxPool2d | Add
+@dataclass(frozen=True, eq=False)
+class VectorQuantize:
+    """Codes on a fine grid, brought to N bits and one scale of M bits per vector and position, and back to that grid.
+
+    For each position and vector of consecutive channels, with y the largest of its codes, the scale is the smallest
+    that covers it, s = min(ceil(y / (2**N - 1)), 2**M - 1). Each code y becomes ``s * u`` with
+    u = min(floor((2*y + s) / (2*s)), 2**N - 1), which is y / s rounded half up; where s = 0, so is u. This is how
+    VS-Quant's activation scales are found from the data (Dai et al., arXiv 2102.04503). The result has the input's
+    bits, zero point 0 and scale, so that an operation that reads it needs to know of no vectors.
+
+    Parameters
+    ----------
+    name, input, output : :class:`str`
+        The operation's own name and the names of its tensors: codes of N + M bits.
+    bits, scale_bits : :class:`int`
+        N and M, 1 to 15 each.
+    vector : :class:`int`
+        Channels of a vector, at least 1; the last vector may be shorter.
+    """
+
+    name: str
+    input: str
+    output: str
+    bits: int
+    scale_bits: int
+    vector: int
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        where = _check_names(self, ("input", "output"))
+        put(self, "bits", _integer(self.bits, f"Bits {where}", 1, MAX_CODE_BITS - 1))
+        put(self, "scale_bits", _integer(self.scale_bits, f"Scale bits {where}", 1, MAX_CODE_BITS - 1))
+        put(self, "vector", _integer(self.vector, f"Vector {where}", 1, MAX_DIMENSION))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the tensors that the operation reads."""
+        return (self.input,)
+
+
+Operation = Conv2d | MaxPool2d | Add | VectorQuantize
 
 
 def _check_names(operation: Any, tensor_fields: tuple[str, ...]) -> str:
@@ -488,6 +644,8 @@ class IntegerNetwork:
                 self._check_conv(operation)
             elif isinstance(operation, MaxPool2d):
                 self._check_pool(operation)
+            elif isinstance(operation, VectorQuantize):
+                self._check_vector_quantize(operation)
             else:
                 self._check_add(operation)
 
@@ -497,8 +655,8 @@ class IntegerNetwork:
         names: set[str] = set()
         made_by: dict[str, str] = {}
         for operation in self.operations:
-            if not isinstance(operation, (Conv2d, MaxPool2d, Add)):
-                raise NetworkError(f"Operations must be Conv2d, MaxPool2d or Add, not {operation!r}")
+            if not isinstance(operation, Operation):
+                raise NetworkError(f"Operations must be Conv2d, MaxPool2d, Add or VectorQuantize, not {operation!r}")
             if operation.name in names:
                 raise NetworkError(f"Operation name {operation.name!r} must be unique")
             names.add(operation.name)
@@ -561,6 +719,17 @@ class IntegerNetwork:
                 f"Output of operation {operation.name!r} must hold "
                 f"{'accumulators' if operation.requantize is None else 'codes'}, not {output.kind.value}s"
             )
+        if operation.product_shift and source.vector_scales is None:
+            raise NetworkError(
+                f"Product shift of operation {operation.name!r} must be 0, since tensor {source.name!r} has no vector "
+                f"scales, not {operation.product_shift}"
+            )
+        scales = [x for x in (operation.vector_scales, source.vector_scales) if x is not None]
+        if len({x.vector for x in scales}) > 1:
+            raise NetworkError(
+                f"Vectors of operation {operation.name!r} must have the {scales[1].vector} channels of those of tensor "
+                f"{source.name!r}, not {scales[0].vector}"
+            )
         low, high = self.accumulator_bounds(operation)
         needed = signed_width(int(low.min()), int(high.max()))
         if needed > MAX_ACCUMULATOR_BITS:
@@ -575,13 +744,21 @@ class IntegerNetwork:
     def _check_pool(self, operation: MaxPool2d) -> None:
         source, output = self.tensor(operation.input), self.tensor(operation.output)
         self._check_shape(operation, (source.shape[0], *operation.output_size(source)))
-        if (source.kind, source.bits, source.zero_point, source.scale) != (
-            output.kind,
-            output.bits,
-            output.zero_point,
-            output.scale,
-        ):
+        if not _same_codes(source, output):
             raise NetworkError(f"Output of operation {operation.name!r} must have its input's bits and scale")
+
+    def _check_vector_quantize(self, operation: VectorQuantize) -> None:
+        source, output = self.tensor(operation.input), self.tensor(operation.output)
+        self._check_shape(operation, source.shape)
+        if not _same_codes(source, output):
+            raise NetworkError(f"Output of operation {operation.name!r} must have its input's bits and scale")
+        bits = operation.bits + operation.scale_bits
+        if (source.bits, source.zero_point) != (bits, 0) or source.vector_scales is not None:
+            raise NetworkError(
+                f"Input of operation {operation.name!r} must have {bits} bits, zero point 0 and no vector scales, not "
+                f"{source.bits} bits, zero point {source.zero_point} and "
+                f"{'no ' if source.vector_scales is None else ''}vector scales"
+            )
 
     def _check_add(self, operation: Add) -> None:
         self._check_shape(operation, self.tensor(operation.a).shape)
@@ -627,6 +804,13 @@ class IntegerNetwork:
     def accumulator_bounds(self, operation: Conv2d) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`Conv2d.accumulator_bounds` for the operation's own input."""
         return operation.accumulator_bounds(self.tensor(operation.input))
+
+
+def _same_codes(a: Tensor, b: Tensor) -> bool:
+    """Whether every code means the same in both tensors."""
+    if (a.kind, a.bits, a.zero_point, a.scale) != (b.kind, b.bits, b.zero_point, b.scale):
+        return False
+    return b.vector_scales is None if a.vector_scales is None else a.vector_scales.same(b.vector_scales)
 
 
 def signed_width(low: int, high: int) -> int:

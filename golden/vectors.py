@@ -6,6 +6,8 @@
     <folder>/tensors.safetensors   every tensor's codes or accumulators by name, (N, C, H, W), the input included
     <folder>/hex/<tensor>.hex      the same for $readmemh: one element a line, in (N, C, H, W) order, two's complement
     <folder>/hex/<operation>.weights.hex    weight codes n in (O, C/groups, kh, kw) order
+    <folder>/hex/<operation>.scales.hex     vector scales of weights in (O, vector, kh, kw) order, where there are any
+    <folder>/hex/<tensor>.scales.hex        vector scales of codes, one a vector, where there are any
     <folder>/hex/<operation>.constants.hex  per channel one line: M, M_skip, B (16 hex digits each), S (2 digits)
     <folder>/manifest.json         seed, versions, shapes, sha256 of every other file
 
@@ -30,7 +32,7 @@ from safetensors.numpy import save as serialize
 import golden.generated
 from golden import file
 from golden.execute import execute
-from golden.network import Conv2d, IntegerNetwork, NetworkError
+from golden.network import Conv2d, IntegerNetwork, NetworkError, Tensor
 
 __all__ = ["Vectors", "committed", "find", "read", "write"]
 
@@ -73,6 +75,10 @@ def write(folder: str | os.PathLike[str], network: IntegerNetwork, x: np.ndarray
     texts: dict[str, str] = {}
     for name, value in values.items():
         texts[f"hex/{name}.hex"] = _hex_lines(value, network.tensor(name).bits)
+    for item in (*network.tensors, *network.operations):
+        if isinstance(item, (Tensor, Conv2d)) and item.vector_scales is not None:
+            scales = item.vector_scales
+            texts[f"hex/{item.name}.scales.hex"] = _hex_lines(scales.codes, scales.bits)
     for operation in network.operations:
         if isinstance(operation, Conv2d):
             texts[f"hex/{operation.name}.weights.hex"] = _hex_lines(operation.codes, operation.bits)
@@ -88,7 +94,7 @@ def write(folder: str | os.PathLike[str], network: IntegerNetwork, x: np.ndarray
         "seed": seed,
         "frames": int(x.shape[0]),
         "versions": {
-            "network file": file.VERSION,
+            "network file": file.version(network),
             **{name: version(name) for name in ("pactolus", "numpy", "safetensors")},
         },
         "tensors": {t.name: {"shape": list(t.shape), "kind": t.kind.value, "bits": t.bits} for t in network.tensors},

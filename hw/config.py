@@ -8,7 +8,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from golden.network import Conv2d, IntegerNetwork, Tensor, signed_width
+from golden.network import Conv2d, IntegerNetwork, Tensor, VectorQuantize, signed_width
 from golden.requantize import Widths
 
 __all__ = [
@@ -210,15 +210,25 @@ class AcceleratorConfig:
         Raises
         ------
         :class:`UnsupportedNetworkError`
-            One sentence with the layer's name, the width that it needs and the width that there is.
+            One sentence with the layer's name, the width that it needs and the width that there is, or what it needs
+            and no configuration has.
         """
         for op in network.operations:
+            if isinstance(op, VectorQuantize):
+                raise UnsupportedNetworkError(
+                    f"Layer {op.name!r} finds the scales of vectors from their codes, which no configuration does"
+                )
             if isinstance(op, Conv2d):
                 skip = None if op.skip is None else network.tensor(op.skip)
                 self.check_layer(op, network.tensor(op.input), network.tensor(op.output), skip)
 
     def check_layer(self, operation: Conv2d, source: Tensor, output: Tensor, skip: Tensor | None) -> None:
         """Refuse one convolution or linear layer as :meth:`check` does, its tensors given."""
+        for scaled, what in ((operation.vector_scales, "weights"), (source.vector_scales, "input")):
+            if scaled is not None:
+                raise UnsupportedNetworkError(
+                    f"Layer {operation.name!r} needs vector scales of its {what}, which no configuration has"
+                )
         low, high = operation.accumulator_bounds(source)
         needs = [("acc_bits", _signed_bits(np.concatenate([low, high])))]
         constants = operation.requantize

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from golden.network import Add, Conv2d, Grid, IntegerNetwork, Kind, MaxPool2d, Requantize, Tensor
+from golden.network import (
+    Add,
+    Conv2d,
+    Grid,
+    IntegerNetwork,
+    Kind,
+    MaxPool2d,
+    Requantize,
+    Tensor,
+    VectorQuantize,
+    VectorScales,
+)
 
 
 class NetworkMaker:
@@ -49,13 +60,18 @@ class NetworkMaker:
         grid=Grid.ODD,
         source=None,
         skip=None,
+        scales=None,
+        out_scales=None,
         **options,
     ):
+        """``scales`` and ``out_scales``: (bits, vector) of the vector scales of the weights and of the output."""
         name = f"conv{len(self.operations)}"
         source = self.find(source) if source else self.last
         groups = options.get("groups", 1)
         codes = self.rng.integers(0, 1 << bits, (channels, source.shape[0] // groups, *kernel))
         accumulator = out_bits is None
+        if scales is not None:
+            options["vector_scales"] = self.scales(*scales, codes.shape, 1)
         operation = Conv2d(name, source.name, f"{name}_out", codes, bits, grid, **options)
         if operation.broadcast:
             size = (1, 1)
@@ -73,6 +89,7 @@ class NetworkMaker:
                 )
             )
         lo, hi = operation.accumulator_bounds(source)
+        out_scales = None if out_scales is None else self.scales(*out_scales, (channels,), 0)
         if accumulator:
             self.tensors.append(
                 Tensor(
@@ -86,7 +103,16 @@ class NetworkMaker:
             )
             self.operations.append(operation)
             return f"{name}_out"
-        self.tensors.append(Tensor(f"{name}_out", (channels, *size), bits=out_bits, zero_point=out_zero, scale=0.25))
+        self.tensors.append(
+            Tensor(
+                f"{name}_out",
+                (channels, *size),
+                bits=out_bits,
+                zero_point=out_zero,
+                scale=0.25,
+                vector_scales=out_scales,
+            )
+        )
         skip_span = None if skip is None else self.find(skip).max_code
         self.operations.append(
             Conv2d(
@@ -103,6 +129,19 @@ class NetworkMaker:
         )
         return f"{name}_out"
 
+    def scales(self, bits, vector, shape, axis) -> VectorScales:
+        """Random scales, one in five of them 0, for the vectors of ``axis``."""
+        shape = (*shape[:axis], -(-shape[axis] // vector), *shape[axis + 1 :])
+        codes = self.rng.integers(1, 1 << bits, shape) * (self.rng.random(shape) > 0.2)
+        return VectorScales(codes, bits, vector)
+
+    def vector_quantize(self, bits, scale_bits, vector):
+        name = f"quantize{len(self.operations)}"
+        t = self.last
+        self.tensors.append(Tensor(f"{name}_out", t.shape, bits=t.bits, scale=t.scale))
+        self.operations.append(VectorQuantize(name, t.name, f"{name}_out", bits, scale_bits, vector))
+        return f"{name}_out"
+
     def pool(self, kernel=(2, 2), stride=(2, 2), padding=(0, 0, 0, 0)):
         name = f"pool{len(self.operations)}"
         t = self.last
@@ -111,7 +150,14 @@ class NetworkMaker:
             (t.shape[2] + padding[1] + padding[3] - kernel[1]) // stride[1] + 1,
         )
         self.tensors.append(
-            Tensor(f"{name}_out", (t.shape[0], *size), bits=t.bits, zero_point=t.zero_point, scale=t.scale)
+            Tensor(
+                f"{name}_out",
+                (t.shape[0], *size),
+                bits=t.bits,
+                zero_point=t.zero_point,
+                scale=t.scale,
+                vector_scales=t.vector_scales,
+            )
         )
         self.operations.append(MaxPool2d(name, t.name, f"{name}_out", kernel, stride, padding))
         return f"{name}_out"

@@ -4,6 +4,9 @@
 explicit; the requantized value is clipped at 0 before the division, because ONNX's Div truncates. The clips are Less
 and Where: ONNX Runtime 1.31's Max, Min, Clip and Relu of int64 compare the low words as signed numbers (2**31 counts as
 less than 0).
+
+With vector scales every weight position (channel of the group, ky, kx) is a ConvInteger of its own, multiplied by the
+scale product of its vector, which ONNX Runtime multiplies and rounds too.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from golden.network import Conv2d, IntegerNetwork, MaxPool2d
+from golden.network import Conv2d, IntegerNetwork, MaxPool2d, VectorQuantize
 
 
 class _Graph:
@@ -68,17 +71,67 @@ def _accumulator(graph, network, operation, output=None):
     options = {"strides": operation.stride, "dilations": operation.dilation, "group": operation.groups}
     total = None
     p, c = operation.grid.p(operation.bits), operation.grid.c(operation.bits)
-    weights = [(p, codes & 255), (-c, np.ones_like(codes))]
-    if operation.bits > 8:
-        weights.append((p * 256, codes >> 8))
-    for input_factor, digit in _bytes_of(graph, padded, source.bits):
-        for factor, part in weights:
-            acc = graph.node("ConvInteger", [digit, graph.constant(part, np.uint8)], **options)
-            term = graph.node(
-                "Mul", [graph.cast(acc, TensorProto.INT64), graph.constant(factor * input_factor, np.int64)]
-            )
-            total = term if total is None else graph.node("Add", [total, term])
+    digits = _bytes_of(graph, padded, source.bits)
+    for places, product in _scale_products(graph, operation, source, codes.shape):
+        weights = [(p, codes & 255), (-c, np.ones_like(codes))]
+        if operation.bits > 8:
+            weights.append((p * 256, codes >> 8))
+        for input_factor, digit in digits:
+            for factor, part in weights:
+                acc = graph.node("ConvInteger", [digit, graph.constant(part * places, np.uint8)], **options)
+                term = graph.node(
+                    "Mul", [graph.cast(acc, TensorProto.INT64), graph.constant(factor * input_factor, np.int64)]
+                )
+                if product is not None:
+                    term = graph.node("Mul", [term, product])
+                total = term if total is None else graph.node("Add", [total, term])
     return graph.node("Identity", [total], output)
+
+
+def _scale_products(graph, operation, source, shape):
+    """(mask of some weights, name of what their sums are multiplied by), until every weight has had its turn."""
+    own, given = operation.vector_scales, source.vector_scales
+    if own is None and given is None:
+        yield np.ones(shape, np.int64), None
+        return
+    outputs = np.arange(shape[0])
+    for channel, ky, kx in np.ndindex(shape[1:]):
+        mask = np.zeros(shape, np.int64)
+        mask[:, channel, ky, kx] = 1
+        product = graph.constant(np.ones((1, shape[0], 1, 1)), np.int64)
+        if own is not None:
+            tap = (0, 0) if operation.broadcast else (ky, kx)
+            scales = own.codes[:, channel // own.vector, *tap]
+            product = graph.node("Mul", [product, graph.constant(scales[None, :, None, None], np.int64)])
+        if given is not None:
+            channels = outputs // (shape[0] // operation.groups) * shape[1] + channel
+            scales = given.codes[channels // given.vector]
+            product = graph.node("Mul", [product, graph.constant(scales[None, :, None, None], np.int64)])
+        if operation.product_shift:
+            half = graph.constant(2 ** (operation.product_shift - 1), np.int64)
+            divisor = graph.constant(2**operation.product_shift, np.int64)
+            product = graph.node("Div", [graph.node("Add", [product, half]), divisor])
+        yield mask, product
+
+
+def _vector_quantize(graph, operation, source, output):
+    top = graph.constant((1 << operation.bits) - 1, np.int64)
+    most = graph.constant((1 << operation.scale_bits) - 1, np.int64)
+    one, two, zero = (graph.constant(x, np.int64) for x in (1, 2, 0))
+    fine = graph.cast(operation.input, TensorProto.INT64)
+    parts = []
+    for start in range(0, source.shape[0], operation.vector):
+        begin, end, axis = (graph.constant([x], np.int64) for x in (start, start + operation.vector, 1))
+        part = graph.node("Slice", [fine, begin, end, axis])
+        largest = graph.node("ReduceMax", [part, graph.constant([1], np.int64)], keepdims=1)
+        scale = graph.node("Div", [graph.node("Sub", [graph.node("Add", [largest, top]), one]), top])
+        scale = graph.node("Where", [graph.node("Less", [scale, most]), scale, most])
+        nothing = graph.node("Equal", [scale, zero])
+        twice = graph.node("Where", [nothing, one, graph.node("Mul", [scale, two])])
+        code = graph.node("Div", [graph.node("Add", [graph.node("Mul", [part, two]), scale]), twice])
+        code = graph.node("Where", [graph.node("Less", [code, top]), code, top])
+        parts.append(graph.node("Mul", [scale, code]))
+    graph.cast(graph.node("Concat", parts, axis=1), _code_type(source.bits), output)
 
 
 def _requantized(graph, value, constants, bits, skip, output):
@@ -110,6 +163,8 @@ def run(network: IntegerNetwork, x: np.ndarray) -> dict[str, np.ndarray]:
                 strides=operation.stride,
                 pads=operation.padding,
             )
+        elif isinstance(operation, VectorQuantize):
+            _vector_quantize(graph, operation, network.tensor(operation.input), operation.output)
         elif isinstance(operation, Conv2d) and operation.requantize is None:
             _accumulator(graph, network, operation, operation.output)
         elif isinstance(operation, Conv2d):

@@ -177,7 +177,7 @@ def pool(source="x", output="p", **options):
         ((X, Y), (), r"^Network 'n' must have at least one operation$"),
         ((X, Y, X), (CONV,), r"^Tensor name 'x' must be unique$"),
         ((X, 5), (CONV,), r"^Tensors of network 'n' must be of class Tensor, not 5$"),
-        ((X, Y), (CONV, 5), r"^Operations must be Conv2d, MaxPool2d or Add, not 5$"),
+        ((X, Y), (CONV, 5), r"^Operations must be Conv2d, MaxPool2d, Add or VectorQuantize, not 5$"),
         ((X, Y), (CONV, CONV), r"^Operation name 'c' must be unique$"),
         ((X,), (CONV,), r"^Operation 'c' names tensor 'y', which does not exist$"),
         (

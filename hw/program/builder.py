@@ -216,6 +216,7 @@ def build(network: IntegerNetwork, config: AcceleratorConfig, *, trace: bool = F
         The configuration is not one of an accelerator.
     """
     config.check_accelerator()
+    config.check(network)
     layers = lower(network)
     for layer in layers:
         config.check_layer(layer.conv, layer.source, layer.output, layer.skip)

@@ -150,7 +150,7 @@ def lower(network: IntegerNetwork) -> list[Layer]:
                     passes=True,
                 )
             )
-        elif operation.input not in fused:
+        elif isinstance(operation, MaxPool2d) and operation.input not in fused:
             ones, zeros = np.ones(output.shape[0], np.int64), np.zeros(output.shape[0], np.int64)
             conv = _passing(operation.name, operation.input, output, Requantize(ones, zeros, zeros), None)
             layers.append(

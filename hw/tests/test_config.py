@@ -6,8 +6,18 @@ import re
 import numpy as np
 import pytest
 
-from golden.network import Conv2d, Grid, IntegerNetwork, Kind, Requantize, Tensor
+from golden.network import (
+    Conv2d,
+    Grid,
+    IntegerNetwork,
+    Kind,
+    Requantize,
+    Tensor,
+    VectorQuantize,
+    VectorScales,
+)
 from hw.config import PRESETS, AcceleratorConfig, UnsupportedNetworkError
+from hw.program import build
 
 GOOD = {"name": "some", "rows": 6, "lanes": 3, "digit_bits": 4, "acc_bits": 20, "requant_lanes": 2}
 
@@ -169,3 +179,34 @@ def test_check(parameters, limits, need):
     with raises(UnsupportedNetworkError, f"Layer 'conv' needs {need}, but configuration 'some' has {limit}"):
         AcceleratorConfig(**GOOD | limits).check(net)
     AcceleratorConfig(**GOOD | {field: limit + 1}).check(net)
+
+
+def test_check_refuses_vector_scales():
+    net = network(codes=TEN)
+    x, y, _ = net.tensors
+    conv = net.operations[0]
+    scales = VectorScales(np.ones(1, int), 1, 16)
+    weights = VectorScales(np.ones((1, 1, 1, 1), int), 1, 16)
+    quantize = VectorQuantize("fine", "y", "z", 2, 2, 16)
+    for tensors, operations, text in (
+        (
+            (dataclasses.replace(x, vector_scales=scales), y),
+            (conv,),
+            "Layer 'conv' needs vector scales of its input, which no configuration has",
+        ),
+        (
+            (x, y),
+            (dataclasses.replace(conv, vector_scales=weights),),
+            "Layer 'conv' needs vector scales of its weights, which no configuration has",
+        ),
+        (
+            (x, y, dataclasses.replace(y, name="z")),
+            (conv, quantize),
+            "Layer 'fine' finds the scales of vectors from their codes, which no configuration does",
+        ),
+    ):
+        changed = IntegerNetwork("n", tensors, operations)
+        with raises(UnsupportedNetworkError, text):
+            PRESETS["wide"].check(changed)
+        with raises(UnsupportedNetworkError, text):
+            build(changed, PRESETS["wide"])
