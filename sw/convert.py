@@ -85,8 +85,8 @@ def quantize(model: nn.Module, sample: torch.Tensor | Sequence[int], precision: 
 
     The first and the last layer, the last layer's input, the network's input and projection shortcuts have edge bits.
     DoReFa, whose weights are always within ±1, is taken where batch norm follows and can make up for it; the statistics
-    are scaled accordingly. The last layer and those without batch norm are max-abs then, as are layers that are wider
-    than what SAWB has coefficients for.
+    are scaled accordingly. The last layer is max-abs whatever the method, as are layers without batch norm with DoReFa,
+    and the first layer and those of more than 5 bits with SAWB.
 
     Parameters
     ----------
@@ -95,7 +95,8 @@ def quantize(model: nn.Module, sample: torch.Tensor | Sequence[int], precision: 
     sample : :class:`torch.Tensor` or sequence of :class:`int`
         A batch of images (N, C, H, W) or features (N, F), or the shape of one, (C, H, W) or (F,).
     precision : :class:`sw.models.Precision`
-        Its ``clip`` is where every trained clip starts, but for activations that had a bound: they start at that.
+        With edge bits, and without shortcut bits. Its ``clip`` is where every trained clip starts, but for activations
+        that had a bound: they start at that.
     input_range : (low, high)
         Of the model's inputs, widened to include 0; gives the input's scale and zero point.
     bits : mapping or ``None``
@@ -122,6 +123,9 @@ def convert(model: nn.Module, sample: torch.Tensor | Sequence[int], precision: P
     """:func:`quantize`, with what a calibration needs beside it; parameters and errors are the same."""
     if precision.weight_bits is None:
         raise ValueError("Precision must have weight and activation bits, not those of the float32 baseline")
+    if precision.edge_bits is None or precision.shortcut_bits is not None:
+        raise ValueError("Precision must have edge bits and no shortcut bits of its own, not "
+                         f"{precision.edge_bits!r} and {precision.shortcut_bits!r}")
     low, high = (float(bound) for bound in input_range)
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"Input range must go from a smaller to a larger number, not {input_range!r}")
@@ -744,6 +748,7 @@ class _Swap:
         if unknown:
             raise ValueError(f"Bits must be for layers of the model, not for {', '.join(map(repr, unknown))}")
         edges = {weight.source.path for weight in self.weights.values() if weight.last and weight.source is not None}
+        assert precision.edge_bits is not None
         made: dict[str, nn.Module] = {"input": _input(bits.get("input", precision.edge_bits), *input_range)}
         for path, activation in self.activations.items():
             made[path] = _quantizer(activation, precision, bits.get(path), edge=path in edges)
@@ -753,13 +758,13 @@ class _Swap:
         return made
 
     def _layer(self, path: str, weight: _Weight, precision: Precision, bits: int | None) -> nn.Module:
-        assert precision.weight_bits is not None
+        assert precision.weight_bits is not None and precision.edge_bits is not None
         first = weight.source is not None and weight.source.path == "input"
         if bits is None:
             bits = precision.edge_bits if first or weight.last else precision.weight_bits
         method = precision.weights
         reason = ""
-        if weight.last or (method == "sawb" and bits > max(COEFFICIENTS)):
+        if weight.last or (method == "sawb" and (first or bits > max(COEFFICIENTS))):
             method = "maxabs"
         elif method == "dorefa" and (weight.bare or not weight.norms):
             method, reason = "maxabs", "DoReFa needs a batch norm behind it"
