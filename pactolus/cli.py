@@ -287,7 +287,7 @@ def train(
     import dataclasses
     import shlex
 
-    from sw.study import accuracy_table, study, write_accuracies
+    from sw.study import DIGITS, accuracy_table, study, write_accuracies
     from sw.train import TrainConfig
 
     def configure(config: TrainConfig) -> TrainConfig:
@@ -298,7 +298,7 @@ def train(
     console = Console()
     widths = [None if width == "fp32" else _width(width) for width in bits.split(",")]
     rows = study(
-        **({"networks": networks} if networks else {}),
+        networks or DIGITS,
         bits=widths,
         seeds=range(seeds),
         checkpoints=checkpoints,

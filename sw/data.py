@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-__all__ = ["AUGMENTATIONS", "DATASETS", "Dataset", "Split", "augment", "digits", "load"]
+__all__ = ["AUGMENTATIONS", "DATASETS", "SHAPES", "Dataset", "Split", "augment", "digits", "load"]
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,9 @@ def _cifar_10(directory: Path) -> Dataset:
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "digits": _digits, "fashion-mnist": _fashion_mnist, "cifar-10": _cifar_10}
 """What :func:`load` knows, by name."""
+
+SHAPES = {"digits": ((1, 8, 8), 10), "fashion-mnist": ((1, 28, 28), 10), "cifar-10": ((3, 32, 32), 10)}
+"""(C, H, W) of the images, and the number of classes, by name: what a network must know without the files."""
 
 
 def load(name: str, directory: Path | None = None) -> Dataset:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import rich.table
 from rich.console import Console
-from torch import nn
 
-from .data import digits
+from .data import load
 from .export import integer_accuracy
-from .train import TrainConfig, accuracy, load_checkpoint, save_checkpoint, train
+from .train import TrainConfig, accuracy, train, trained
 
 __all__ = ["DIGITS", "Accuracy", "accuracy_table", "study", "write_accuracies"]
 
@@ -37,7 +36,7 @@ class Accuracy:
     fake_quantized : :class:`float`
         The module's own forward in float32.
     integer : :class:`float` or ``None``
-        The exported integer network; ``None`` for the float32 baseline.
+        The exported integer network; ``None`` where there is none, as for the float32 baseline.
     """
 
     network: str
@@ -54,6 +53,7 @@ class Accuracy:
 
 def study(networks: Sequence[str] = DIGITS, bits: Sequence[int | None] = (None, 8, 4, 3, 2),
           seeds: Iterable[int] = (0, 1, 2), *, checkpoints: Path | None = None, console: Console | None = None,
+          directory: Path | None = None,
           configure: Callable[[TrainConfig], TrainConfig] = lambda config: config) -> list[Accuracy]:
     """Train every network at every width with every seed and measure the *integer* networks on the test split.
 
@@ -65,36 +65,29 @@ def study(networks: Sequence[str] = DIGITS, bits: Sequence[int | None] = (None, 
         Middle layers' weight and activation bits; ``None`` is the float32 baseline.
     seeds : iterable of :class:`int`
     checkpoints : path or ``None``
-        Folder for ``<network>-<bits>-seed<n>.safetensors``. A file that is already there with the very same
-        configuration is used instead of training again.
+        Folder for what :func:`sw.train.trained` writes. A checkpoint that is already there with the very same
+        configuration is used instead of training again, and a run that was killed is taken up.
     console : :class:`rich.console.Console` or ``None``
         For progress.
+    directory : path or ``None``
+        Of the data's files, see :func:`sw.data.load`.
     configure : callable
         Changes each run's configuration, for example to fewer epochs.
     """
-    _, test = digits()
     # All configurations first: one that is refused must not be found after hours of training.
     configs = [configure(TrainConfig(network=network, weight_bits=width, activation_bits=width, seed=seed))
                for network, width, seed in itertools.product(networks, bits, seeds)]
+    datasets = {name: load(name, directory) for name in {config.data for config in configs}}
     rows = []
     for config in configs:
-        model = _trained(config, checkpoints, console)
+        dataset = datasets[config.data]
+        model = trained(config, checkpoints, console=console, dataset=dataset) if checkpoints else train(
+            config, console=console, dataset=dataset).model
         label = config.name.removeprefix(f"{config.network}-")
-        integer = None if config.weight_bits is None else 100 * integer_accuracy(model, test)
-        rows.append(Accuracy(config.network, label, config.seed, 100 * accuracy(model, test), integer))
+        whole = config.weight_bits is not None and config.edge_bits is not None
+        integer = 100 * integer_accuracy(model, dataset.test) if whole else None
+        rows.append(Accuracy(config.network, label, config.seed, 100 * accuracy(model, dataset.test), integer))
     return rows
-
-
-def _trained(config: TrainConfig, folder: Path | None, console: Console | None) -> nn.Module:
-    path = folder / f"{config.name}-seed{config.seed}.safetensors" if folder else None
-    if path and path.exists():
-        found, model = load_checkpoint(path)
-        if found == config:
-            return model
-    result = train(config, console=console)
-    if path:
-        save_checkpoint(result, path)
-    return result.model
 
 
 def accuracy_table(rows: Sequence[Accuracy]) -> rich.table.Table:
@@ -110,7 +103,7 @@ def accuracy_table(rows: Sequence[Accuracy]) -> rich.table.Table:
         mean = statistics.mean(row.accuracy for row in group)
         baseline = groups.get((network, "fp32"))
         against = "" if baseline is None else f"{mean - statistics.mean(row.accuracy for row in baseline):+.2f}"
-        integer = "" if bits == "fp32" else _mean_and_deviation([row.accuracy for row in group])
+        integer = "" if group[0].integer is None else _mean_and_deviation([row.accuracy for row in group])
         table.add_row(network, bits, integer, _mean_and_deviation([row.fake_quantized for row in group]), against,
                       str(len(group)))
     return table

@@ -15,7 +15,7 @@ from golden.execute import execute
 from golden.network import IntegerNetwork, Kind
 from golden.requantize import INT64, Widths
 
-from ..data import Split, digits
+from ..data import Split, load
 from ..layers import InputQuantizer, frozen
 from ..train import load_checkpoint
 from .builder import Builder
@@ -23,6 +23,9 @@ from .report import ExportReport
 from .trace import Recorder, differences, trace
 
 __all__ = ["Export", "export", "export_checkpoint", "integer_accuracy", "logits"]
+
+BATCH = 500
+"""Images that are compared at once: every tensor of the network is kept for them."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +75,26 @@ def export(model: nn.Module, sample: torch.Tensor, *, name: str = "network", lim
     """
     reference = frozen(model)
     graph = trace(reference)
-    builder = Builder(reference, graph, sample.double(), limits)
+    builder = Builder(reference, graph, sample[:1].double(), limits)
     network, layers = builder.build(name)
-    quantizer = builder.quantizer
-    codes = quantizer.to_int(sample.double()).numpy().reshape(len(sample), *network.input.shape).astype(np.uint16)
-    values = execute(network, codes)
+    exported = Export(network, ExportReport(name, tuple(layers)), builder.quantizer)
     trained = copy.deepcopy(model).eval().float()
-    agreement = [differences(network, values, recorded, builder.nodes)
-                 for recorded in (builder.recorded, Recorder(trained, graph).record(sample.float()))]
-    rows = []
-    for layer, channels in zip(layers, builder.channels, strict=True):
-        float64, float32 = (counts[layer.tensor] for counts in agreement)
-        rows.append(dataclasses.replace(
-            layer, compared=values[layer.tensor].size, ties=channels.ties(network, values) if channels else 0,
-            float64_differences=float64, float32_differences=float32))
-    return Export(network, ExportReport(name, tuple(rows)), quantizer)
+    for start in range(0, len(sample), BATCH):
+        part = sample[start:start + BATCH]
+        values = execute(network, exported.encode(part))
+        float64, float32 = (differences(network, values, Recorder(m, graph).record(part.to(dtype)), builder.nodes)
+                            for m, dtype in ((reference, torch.float64), (trained, torch.float32)))
+        layers = [dataclasses.replace(
+            layer, compared=layer.compared + values[layer.tensor].size,
+            ties=layer.ties + (channels.ties(network, values) if channels else 0),
+            float64_differences=layer.float64_differences + float64[layer.tensor],
+            float32_differences=layer.float32_differences + float32[layer.tensor])
+            for layer, channels in zip(layers, builder.channels, strict=True)]
+    return dataclasses.replace(exported, report=ExportReport(name, tuple(layers)))
 
 
-def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits: Widths = INT64) -> Export:
+def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits: Widths = INT64,
+                      directory: Path | None = None) -> Export:
     """Export a checkpoint of a reference network and write its golden vectors.
 
     Parameters
@@ -102,6 +107,8 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits
         At least 1.
     limits : :class:`golden.requantize.Widths`
         See :func:`export`.
+    directory : path or ``None``
+        Of the data's files, see :func:`sw.data.load`.
 
     Returns
     -------
@@ -109,9 +116,9 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits
         With the report on the whole test split.
     """
     config, model = load_checkpoint(checkpoint)
-    _, test = digits()
-    if not 1 <= frames <= len(test.images):
-        raise ValueError(f"Frames must be between 1 and {len(test.images)}, not {frames!r}")
+    test = load(config.data, directory).test
+    if not 1 <= frames <= len(test):
+        raise ValueError(f"Frames must be between 1 and {len(test)}, not {frames!r}")
     result = export(model, test.images, name=config.name, limits=limits)
     vectors.write(folder, result.network, result.encode(test.images[:frames]), seed=config.seed)
     return result
@@ -128,7 +135,11 @@ def logits(network: IntegerNetwork, values: dict[str, np.ndarray]) -> np.ndarray
 
 def integer_accuracy(model: nn.Module, split: Split) -> float:
     """Share of the split's images that the exported integer network gives the right label, 0..1."""
-    exported = export(model, split.images[:1])
-    values = execute(exported.network, exported.encode(split.images))
-    predictions = logits(exported.network, values).reshape(len(split.labels), -1).argmax(1)
-    return float((predictions == split.labels.numpy()).mean())
+    exported = export(model, split.part(slice(1)).images)
+    right = 0
+    for start in range(0, len(split), BATCH):
+        part = split.part(slice(start, start + BATCH))
+        values = execute(exported.network, exported.encode(part.images))
+        predictions = logits(exported.network, values).reshape(len(part), -1).argmax(1)
+        right += int((predictions == part.labels.numpy()).sum())
+    return right / len(split)

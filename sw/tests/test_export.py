@@ -108,7 +108,7 @@ def entrance() -> InputQuantizer:
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("name", MODELS)
 def test_reference_networks_keep_every_code(name, bits):
-    model = randomize(MODELS[name](Precision(weight_bits=bits, activation_bits=bits)), bits)
+    model = randomize(MODELS[name](Precision(weight_bits=bits, activation_bits=bits), shape=(1, 8, 8)), bits)
     report = check(model, images(3, 1, 8, 8)).report
     assert all(layer.float32_differences < layer.compared / 50 for layer in report.layers)
 
@@ -118,7 +118,7 @@ def test_reference_networks_keep_every_code(name, bits):
 @pytest.mark.parametrize("name", MODELS)
 def test_reference_networks_of_other_methods_keep_every_code(name, weights, activations, bits):
     precision = Precision(weight_bits=bits, activation_bits=bits, weights=weights, activations=activations)
-    check(randomize(MODELS[name](precision), bits), images(3, 1, 8, 8))
+    check(randomize(MODELS[name](precision, shape=(1, 8, 8)), bits), images(3, 1, 8, 8))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

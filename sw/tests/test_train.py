@@ -108,7 +108,7 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     with pytest.raises(ValueError, match=rf"^Checkpoint {where} must be a safetensors file: "):
         load_checkpoint(path)
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=rf"^Checkpoint {where} must be a pactolus-checkpoint of version 1, "
+    with pytest.raises(ValueError, match=rf"^Checkpoint {where} must be a pactolus-checkpoint of version 1 to 2, "
                                          r"not of version None$"):
         load_checkpoint(path)
     for config in ('{"network": "digits-plain"}', '{"network": "digits-plain", "colour": 1}'):
@@ -199,8 +199,8 @@ def test_a_study_trains_measures_and_reuses(tmp_path):
         ("digits-plain", "w2a2", 1)]
     assert all((r.integer is None) == (r.bits == "fp32") for r in rows)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert {path.name for path in files} == {f"digits-plain-{bits}-seed{seed}.safetensors"
-                                             for bits in ("fp32", "w2a2") for seed in (0, 1)}
+    assert {path.name for path in files} == {f"digits-plain-{bits}-seed{seed}.{suffix}" for bits in ("fp32", "w2a2")
+                                             for seed in (0, 1) for suffix in ("safetensors", "csv")}
     assert run() == rows
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}, "trained again for nothing"
 
