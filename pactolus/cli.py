@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 report_app = typer.Typer(help="Studies that write their tables to files.", no_args_is_help=True)
 app.add_typer(report_app, name="report")
+bench_app = typer.Typer(help="Measurements of speed; they depend on the machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 
 class Simulator(enum.Enum):
@@ -139,8 +141,8 @@ def fuzz(
     raise typer.Exit(random_networks.run(count, seed=seed, config=config, simulator=simulator.value))
 
 
-@app.command()
-def bench(
+@bench_app.command("simulation")
+def bench_simulation(
     configs: Annotated[str, typer.Option("--config", help="Presets.")] = "tiny,small,wide,int8",
     network: Annotated[str, typer.Option(help="What they compute.")] = "digits-residual-w4a4",
     simulator: Annotated[Simulator, typer.Option(help="Who runs the RTL.")] = Simulator.VERILATOR,
@@ -153,6 +155,31 @@ def bench(
     from tb import speed
 
     speed.run(configs.split(","), network=network, simulator=simulator.value, cycles=cycles, path=output)
+
+
+@bench_app.command("training")
+def bench_training(
+    networks: Annotated[str, typer.Option("--network", help="Names, separated by commas.")] = "cnn",
+    bits: Annotated[str, typer.Option(help="Of the middle layers, separated by commas.")] = "4",
+    batch: Annotated[int, typer.Option(min=2, help="Images of a step.")] = 128,
+    rounds: Annotated[int, typer.Option(min=2, help="Steps of each model.")] = 30,
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file.")] = BUILD / "reports" / "training-step.csv",
+) -> None:
+    """Measure what a training step costs by method, as a ratio to the float32 step beside it."""
+    import shlex
+
+    from sw import step_cost
+
+    console = Console()
+    costs = [
+        cost
+        for network in networks.split(",")
+        for width in bits.split(",")
+        for cost in step_cost.measure(network, bits=_width(width), batch=batch, rounds=rounds, console=console)
+    ]
+    console.print(step_cost.table(costs))
+    step_cost.write(costs, output, command=shlex.join(["pactolus", *sys.argv[1:]]))
+    console.print(f"Written to {output}.", highlight=False)
 
 
 @app.command()

@@ -41,7 +41,8 @@ def test_version():
 
 @pytest.mark.parametrize(
     "command",
-    ["", "sim", "program", "synth", "train", "export", "verilog", "docs", "report", "report solver", "fuzz", "bench"],
+    ["", "sim", "program", "synth", "train", "export", "verilog", "docs", "report", "report solver", "fuzz", "bench",
+     "bench simulation", "bench training"],
 )
 def test_every_command_has_help(command):
     assert "Usage" in pactolus(*command.split(), "--help").stdout
@@ -195,7 +196,8 @@ def test_fuzz():
 
 def test_bench_writes_a_table(tmp_path):
     path = tmp_path / "speed.csv"
-    done = pactolus("bench", "--config", "tiny", "--network", "digits-plain-w2a2", "--cycles", 10_000, "-o", path)
+    options = ("--config", "tiny", "--network", "digits-plain-w2a2", "--cycles", 10_000, "-o", path)
+    done = pactolus("bench", "simulation", *options)
     with path.open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["config"] == "tiny" and int(row["cycles"]) >= 10_000 and int(row["cycles_per_second"]) > 1_000
@@ -203,4 +205,23 @@ def test_bench_writes_a_table(tmp_path):
 
 
 def test_bench_refuses_an_unknown_preset():
-    assert sentence("bench", "--config", "tiny,huge").endswith(", not 'huge'")
+    assert sentence("bench", "simulation", "--config", "tiny,huge").endswith(", not 'huge'")
+
+
+def test_bench_training_writes_ratios(tmp_path):
+    from typer.testing import CliRunner
+
+    from pactolus.cli import app
+
+    path = tmp_path / "cost.csv"
+    options = ["--network", "digits-plain", "--bits", "4,2", "--rounds", "2", "--batch", "4", "--output", str(path)]
+    done = CliRunner().invoke(app, ["bench", "training", *options])
+    assert done.exit_code == 0 and "sawb, pact" in done.stdout
+    command, *lines = path.read_text().splitlines()
+    assert command.startswith("# pactolus ")
+    rows = list(csv.DictReader(lines))
+    assert [row["bits"] for row in rows if row["method"] == "sawb, pact"] == ["4", "2"]
+    assert [row["method"] for row in rows].count("float32") == 2, "the control"
+    assert all(0 < float(row["low"]) <= float(row["ratio"]) <= float(row["high"]) for row in rows)
+    refused = CliRunner().invoke(app, ["bench", "training", "--network", "lenet"])
+    assert str(refused.exception).startswith("Network must be one of digits-plain, ")
