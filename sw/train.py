@@ -382,7 +382,8 @@ class _Run:
         first = len(self.epochs) * self.steps
         for step, batch in enumerate(order[: self.steps * size].reshape(-1, size), first):
             part = split.part(batch)
-            images = augment(part.images, self.config.augmentation).contiguous(memory_format=self.memory)
+            # Not contiguous(): it takes images of one channel for channels_last already and leaves their strides.
+            images = augment(part.images, self.config.augmentation).to(memory_format=self.memory)
             outputs = self.model(images)
             loss = functional.cross_entropy(outputs, part.labels)
             self.optimizer.zero_grad()

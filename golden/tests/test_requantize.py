@@ -32,17 +32,19 @@ def assert_thresholds_exact(slope, offset, bits, lo, hi, solution):
     assert wrong_codes(Channel(slope, offset, bits, lo, hi), solution) == 0
 
 
-def test_ten_thousand_random_channels_are_lossless():
+@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_random_channels_are_lossless(count):
     rng = random.Random(1)
-    for _ in range(10_000):
+    for _ in range(count):
         channel = random_channel(rng)
         solution = channel.solve()
         assert solution.mismatches == wrong_codes(channel, solution) == 0, channel
 
 
-def test_two_hundred_residual_channels_are_lossless():
+@pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_random_residual_channels_are_lossless(count):
     rng = random.Random(2)
-    for _ in range(200):
+    for _ in range(count):
         channel = random_channel(rng, residual=True)
         solution = channel.solve()
         assert solution.mismatches == wrong_codes(channel, solution) == 0, channel
