@@ -354,6 +354,14 @@ def export(
     config: Annotated[
         str | None, typer.Option(help="Preset whose widths the constants must fit; as wide as needed if not given.")
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Quantize a float32 checkpoint without training, by max, percentile, mse or octav over 1024 images.",
+        ),
+    ] = None,
+    bits: Annotated[int, typer.Option(help="Of weights and activations, with --calibrate.")] = 8,
 ) -> None:
     """Turn a checkpoint into an integer network and its golden vectors, and report on every layer.
 
@@ -361,12 +369,30 @@ def export(
     """
     from golden.requantize import INT64
     from hw.config import preset
+    from sw.calibrate import WEIGHT_SCALES, post_training
     from sw.export import export_checkpoint
     from sw.train import load_checkpoint
 
-    folder = output or BUILD / "vectors" / load_checkpoint(checkpoint)[0].name
+    trained = load_checkpoint(checkpoint)[0]
+    name, prepare = trained.name, None
+    if calibrate is not None:
+        if trained.weight_bits is not None:
+            raise ValueError(f"Checkpoint must be of a float32 network to be calibrated, not {name}")
+        name = name.replace("fp32", f"{calibrate}-w{bits}a{bits}")
+
+        def prepare(model, split):
+            return post_training(
+                model,
+                split.part(slice(1024)).images.split(256),
+                weight_bits=bits,
+                activation_bits=bits,
+                weights=calibrate if calibrate in WEIGHT_SCALES else "mse",
+                activations=calibrate,
+            )
+
+    folder = output or BUILD / "vectors" / name
     limits = INT64 if config is None else preset(config).widths
-    result = export_checkpoint(checkpoint, folder, frames=frames, limits=limits)
+    result = export_checkpoint(checkpoint, folder, frames=frames, limits=limits, name=name, prepare=prepare)
     console = Console()
     console.print(result.report.table())
     console.print(f"Golden vectors are in {folder}.", highlight=False, soft_wrap=True)

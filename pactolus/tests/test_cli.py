@@ -225,3 +225,30 @@ def test_bench_training_writes_ratios(tmp_path):
     assert all(0 < float(row["low"]) <= float(row["ratio"]) <= float(row["high"]) for row in rows)
     refused = CliRunner().invoke(app, ["bench", "training", "--network", "lenet"])
     assert str(refused.exception).startswith("Network must be one of digits-plain, ")
+
+
+def test_a_float_checkpoint_is_calibrated(tmp_path, monkeypatch, capsys):
+    from golden import vectors
+    from pactolus.cli import app
+    from sw.train import TrainConfig, save_checkpoint, train
+
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(train(TrainConfig(network="digits-plain", epochs=1)), tmp_path / "c.safetensors")
+    app(["export", "c.safetensors", "--calibrate", "percentile", "--bits", "5"], standalone_mode=False)
+    assert "build/vectors/digits-plain-percentile-w5a5" in capsys.readouterr().out
+    network, _ = vectors.read(tmp_path / "build/vectors/digits-plain-percentile-w5a5")
+    assert network.name == "digits-plain-percentile-w5a5"
+    assert [op.bits for op in network.operations if hasattr(op, "codes")] == [8, 5, 5, 8]
+
+
+def test_a_quantized_checkpoint_is_not_calibrated(tmp_path, monkeypatch, capsys):
+    from pactolus.cli import main
+    from sw.train import TrainConfig, save_checkpoint, train
+
+    config = TrainConfig(network="digits-plain", weight_bits=4, activation_bits=4, epochs=1)
+    save_checkpoint(train(config), tmp_path / "c.safetensors")
+    monkeypatch.setattr(sys, "argv", ["pactolus", "export", str(tmp_path / "c.safetensors"), "--calibrate", "mse"])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 2
+    assert "Checkpoint must be of a float32 network to be calibrated, not digits-plain-w4a4" in capsys.readouterr().err

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def export(model: nn.Module, sample: torch.Tensor, *, name: str = "network", lim
 
 
 def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits: Widths = INT64,
-                      directory: Path | None = None) -> Export:
+                      directory: Path | None = None, name: str | None = None,
+                      prepare: Callable[[nn.Module, Split], nn.Module] | None = None) -> Export:
     """Export a checkpoint of a reference network and write its golden vectors.
 
     Parameters
@@ -109,6 +111,10 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits
         See :func:`export`.
     directory : path or ``None``
         Of the data's files, see :func:`sw.data.load`.
+    name : :class:`str` or ``None``
+        Of the network, if it is not the checkpoint's.
+    prepare : callable or ``None``
+        What is exported, given the checkpoint's model and the training split: for a float model that is calibrated.
 
     Returns
     -------
@@ -116,10 +122,13 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits
         With the report on the whole test split.
     """
     config, model = load_checkpoint(checkpoint)
-    test = load(config.data, directory).test
+    dataset = load(config.data, directory)
+    test = dataset.test
     if not 1 <= frames <= len(test):
         raise ValueError(f"Frames must be between 1 and {len(test)}, not {frames!r}")
-    result = export(model, test.images, name=config.name, limits=limits)
+    if prepare is not None:
+        model = prepare(model, dataset.train)
+    result = export(model, test.images, name=name or config.name, limits=limits)
     vectors.write(folder, result.network, result.encode(test.images[:frames]), seed=config.seed)
     return result
 
