@@ -79,7 +79,7 @@ def fold(
     bias: np.ndarray,
     weight_scale: np.ndarray,
     input_scale: float,
-    output_scale: float,
+    output_scale: float | np.ndarray,
     output_zero_point: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slope and offset of a layer with batch norm, in units of output codes, as float64.
@@ -93,6 +93,7 @@ def fold(
 
     Without batch norm: gamma = variance = 1, beta = mean = epsilon = 0. The exact rationals of the two results are the
     channel; an input zero point adds ``-slope * z * sum(W)`` exactly, a residual operand's ``-skip_slope * z_skip``.
+    With vector scales W is P*W, the input scale has the factor 2**r, and a channel's output scale that of its vector.
 
     Returns
     -------
@@ -106,8 +107,9 @@ def fold(
     """
     f64 = np.float64
     gain = np.asarray(gamma, f64) / np.sqrt(np.asarray(variance, f64) + f64(epsilon))
-    slope = (gain * (np.asarray(weight_scale, f64) * f64(input_scale))) / f64(output_scale)
-    offset = (np.asarray(beta, f64) + gain * (np.asarray(bias, f64) - np.asarray(mean, f64))) / f64(output_scale) + f64(
+    step = np.asarray(output_scale, f64)
+    slope = (gain * (np.asarray(weight_scale, f64) * f64(input_scale))) / step
+    offset = (np.asarray(beta, f64) + gain * (np.asarray(bias, f64) - np.asarray(mean, f64))) / step + f64(
         output_zero_point
     )
     slope, offset = np.broadcast_arrays(slope, offset)

@@ -301,8 +301,8 @@ def train(
     bits: Annotated[
         str, typer.Option(help="Bits of the middle layers' weights and activations, and fp32 for the baseline.")
     ] = "fp32,8,4,3,2",
-    weights: Annotated[str, typer.Option(help="Weight quantizer: dorefa, sawb, octav or maxabs.")] = "dorefa",
-    activations: Annotated[str, typer.Option(help="Activation quantizer: pact, pact+ or octav.")] = "pact",
+    weights: Annotated[str, typer.Option(help="Weight quantizer: dorefa, sawb, octav, maxabs or vsquant.")] = "dorefa",
+    activations: Annotated[str, typer.Option(help="Activation quantizer: pact, pact+, octav or vsquant.")] = "pact",
     seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.")] = 1,
     epochs: Annotated[int | None, typer.Option(help="Training epochs.")] = None,
     checkpoints: Annotated[

@@ -10,12 +10,22 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .quantizers import WeightQuantizer
+from .quantizers import VectorWeightQuantizer, WeightQuantizer
 from .quantizers.gradients import Gradient
 from .quantizers.octav import octav, octav_clip, octav_codes
 from .quantizers.pact import pact, pact_codes
-from .quantizers.rounding import check_bits
+from .quantizers.rounding import check_bits, round_half_up
 from .quantizers.symmetric import symmetric, symmetric_codes
+from .quantizers.vsquant import (
+    check_vector,
+    scale_bits_for,
+    vector_peaks,
+    vector_steps,
+    vs_quant,
+    vs_quant_codes,
+    vs_quant_dynamic,
+    vs_quant_dynamic_codes,
+)
 
 __all__ = [
     "ActivationQuantizer",
@@ -28,6 +38,7 @@ __all__ = [
     "QuantizedWeight",
     "ResidualAdd",
     "SymmetricActivation",
+    "VsQuantActivation",
     "frozen",
 ]
 
@@ -38,14 +49,21 @@ class QuantizedWeight(nn.Module):
     weight: torch.Tensor
     quantizer: WeightQuantizer
     _integers: tuple[torch.Tensor, torch.Tensor] | None = None
+    _scale_codes: torch.Tensor | None = None
 
     def to_int(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Unsigned weight codes (int64) and their float64 scale, a scalar or one per output channel."""
         return self.quantizer.to_int(self.weight) if self._integers is None else self._integers
 
+    def scale_codes(self) -> torch.Tensor | None:
+        """The integer scales (int64) of vectors of input channels, where the quantizer has any."""
+        if self._integers is None and isinstance(self.quantizer, VectorWeightQuantizer):
+            return self.quantizer.scale_codes(self.weight)
+        return self._scale_codes
+
     def freeze(self) -> None:
         """Fix the integer weights at what they are now: they no longer follow ``weight`` or the module's dtype."""
-        self._integers = self.to_int()
+        self._integers, self._scale_codes = self.to_int(), self.scale_codes()
 
     def quantized_weight(self) -> torch.Tensor:
         """scale·W, on the grid: with the training gradient, or from the frozen integers in the dtype of ``weight``."""
@@ -54,6 +72,8 @@ class QuantizedWeight(nn.Module):
         codes, scale = self._integers
         grid, bits = self.quantizer.grid, self.quantizer.bits
         integers = (grid.p(bits) * codes - grid.c(bits)).to(self.weight)
+        if self._scale_codes is not None and isinstance(self.quantizer, VectorWeightQuantizer):
+            integers = self.quantizer.scaled(integers, self._scale_codes.to(self.weight))
         return integers * scale.to(self.weight).reshape(-1, *(1,) * (codes.dim() - 1))
 
 
@@ -285,6 +305,105 @@ class OctavActivation(ActivationQuantizer):
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
         return f"bits={self.bits}, signed={self.signed}, clip={self.clip.item():.4g}, dynamic={self.dynamic}"
+
+
+class VsQuantActivation(ActivationQuantizer):
+    """VS-Quant of values that are not negative: a scale per vector of channels (:mod:`sw.quantizers.vsquant`).
+
+    The scales come from the largest values, in the buffer ``peaks``: what evaluation and export use. The first batch,
+    or :meth:`calibrate`, sets them; every training batch moves them a tenth of the way to its own largest values.
+
+    Parameters
+    ----------
+    bits : :class:`int`
+        N, of an element; 1..16.
+    vector : :class:`int`
+        V, channels of a vector, which lie along dimension 1.
+    scale_bits : :class:`int`
+        M, of an integer scale, 1..16; 0 for that of :func:`~sw.quantizers.vsquant.scale_bits_for`.
+    dynamic : :class:`bool`
+        Static: every vector has one scale, kept from training or calibration, and a code has N bits. Dynamic: it has
+        one at each position, found from the values there, of which only the largest of all is kept; a code then has
+        N + M bits, at most 16, on the fine grid of :class:`golden.network.VectorQuantize`.
+    """
+
+    FLOOR = 1e-3
+    MOMENTUM = 0.1
+    zero_point = 0
+    peaks: torch.Tensor
+
+    def __init__(self, bits: int, *, vector: int = 16, scale_bits: int = 0, dynamic: bool = False):
+        super().__init__()
+        self.element_bits = check_bits(bits)
+        self.vector, self.scale_bits, self.dynamic = check_vector(vector), scale_bits_for(bits, scale_bits), dynamic
+        self.bits = bits + self.scale_bits if dynamic else bits
+        if self.bits > 16:
+            raise ValueError(f"Bits of elements and scales must be at most 16 together, not {bits} and "
+                             f"{self.scale_bits}")
+        self.register_buffer("peaks", torch.zeros(0))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there are scales to use."""
+        return len(self.peaks) > 0
+
+    def calibrate(self, x: torch.Tensor) -> None:
+        """Keep the largest values of the batch ``x``."""
+        self.peaks = self._peaks_of(x)
+
+    def _peaks_of(self, x: torch.Tensor) -> torch.Tensor:
+        largest = x.detach().relu().transpose(0, 1).flatten(1).amax(1)
+        peaks = largest.max()[None] if self.dynamic else vector_peaks(largest[None], self.vector)[0]
+        return peaks.clamp(min=self.FLOOR).to(self.peaks)
+
+    def _steps(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """s (vectors,), for dynamic scales its largest value (1,), and γ; from float64 whatever the module's type."""
+        if not self.calibrated:
+            raise ValueError("VsQuantActivation must be trained or calibrated before it is used")
+        codes, gamma = vector_steps(self.peaks.double(), self.element_bits, self.scale_bits)
+        return codes, gamma.to(self.peaks)
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """γ, a scalar."""
+        return self._steps()[1]
+
+    @property
+    def scale_codes(self) -> torch.Tensor | None:
+        """The integer scale (int64) of every vector; ``None`` where scales are dynamic."""
+        return None if self.dynamic else self._steps()[0].to(torch.int64)
+
+    def fine_codes(self, x: torch.Tensor) -> torch.Tensor:
+        """With dynamic scales: codes (int64) for the input ``x`` before the vectors have their scales."""
+        return round_half_up(x.detach() / self.scale).clamp_(0, 2 ** self.bits - 1).to(torch.int64)
+
+    def to_int(self, x: torch.Tensor) -> torch.Tensor:
+        """Codes (int64) for the input ``x``: with static scales its value is scale·s·code."""
+        if self.dynamic:
+            fine = self.fine_codes(x).to(x.dtype)
+            return vs_quant_dynamic_codes(fine, self.element_bits, self.scale_bits, self.vector).to(torch.int64)
+        return vs_quant_codes(x.detach(), *self._steps(), self.bits, self.vector).to(torch.int64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale, clip and quantize."""
+        if self.training:
+            if self.calibrated:
+                self.peaks.lerp_(self._peaks_of(x), self.MOMENTUM)
+            else:
+                self.calibrate(x)
+        codes, gamma = self._steps()
+        if self.dynamic:
+            return vs_quant_dynamic(x, gamma, self.element_bits, self.scale_bits, self.vector)
+        return vs_quant(x, codes, gamma, self.bits, self.vector)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        if prefix + "peaks" in state_dict:  # as many as there were vectors
+            self.peaks = self.peaks.new_empty(state_dict[prefix + "peaks"].shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows."""
+        return f"bits={self.element_bits}, vector={self.vector}, scale_bits={self.scale_bits}, dynamic={self.dynamic}"
 
 
 class InputQuantizer(ActivationQuantizer):

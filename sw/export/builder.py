@@ -10,7 +10,20 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from golden.network import Add, Conv2d, Grid, IntegerNetwork, Kind, MaxPool2d, Requantize, Tensor, signed_width
+from golden.network import (
+    Add,
+    Conv2d,
+    Grid,
+    IntegerNetwork,
+    Kind,
+    MaxPool2d,
+    Operation,
+    Requantize,
+    Tensor,
+    VectorQuantize,
+    VectorScales,
+    signed_width,
+)
 from golden.requantize import Solution, Widths, fold, solve, solve_channels
 
 from ..layers import (
@@ -22,9 +35,11 @@ from ..layers import (
     QuantizedWeight,
     QuantLinear,
     ResidualAdd,
+    VsQuantActivation,
 )
+from ..quantizers import VectorWeightQuantizer
 from .report import ExportError, LayerReport
-from .trace import Recorder, labels, unused
+from .trace import FINE, Recorder, labels, unused
 from .values import Average, Channels, Code, Norm, Result, Sum, Value
 
 __all__ = ["Builder"]
@@ -43,8 +58,8 @@ class Builder:
         Per operation, its :class:`Channels`; ``None`` where nothing is rounded.
     """
 
-    def __init__(self, model: nn.Module, graph: fx.Graph, sample: torch.Tensor, limits: Widths):
-        self.graph, self.limits = graph, limits
+    def __init__(self, model: nn.Module, graph: fx.Graph, sample: torch.Tensor, limits: Widths, product_shift: int = 0):
+        self.graph, self.limits, self.product_shift = graph, limits, product_shift
         self.labels = labels(graph)
         self.inputs = [node for node in graph.nodes if node.op == "placeholder"]
         if len(self.inputs) != 1:
@@ -52,11 +67,12 @@ class Builder:
         self.modules = dict(model.named_modules())
         for node in graph.nodes:
             module = self.modules.get(str(node.target))
-            if isinstance(module, OctavActivation) and not module.calibrated:
-                raise self._refusal(node, "must be trained or calibrated: it has no clip yet")
+            if isinstance(module, OctavActivation | VsQuantActivation) and not module.calibrated:
+                what = "clip" if isinstance(module, OctavActivation) else "scales"
+                raise self._refusal(node, f"must be trained or calibrated: it has no {what} yet")
         self.recorded = Recorder(model, graph).record(sample)
         self.tensors: list[Tensor] = []
-        self.operations: list[Conv2d | MaxPool2d | Add] = []
+        self.operations: list[Operation] = []
         self.layers: list[LayerReport] = []
         self.channels: list[Channels | None] = []
         self.nodes: dict[str, str] = {}
@@ -137,8 +153,11 @@ class Builder:
         return value
 
     def _tensor(self, node: fx.Node, quantizer: ActivationQuantizer) -> Tensor:
+        scales = None
+        if isinstance(quantizer, VsQuantActivation) and quantizer.scale_codes is not None:
+            scales = VectorScales(quantizer.scale_codes.numpy(), quantizer.scale_bits, quantizer.vector)
         return Tensor(self.labels[node], self._shape(node), Kind.CODE, quantizer.bits, quantizer.zero_point,
-                      quantizer.scale.double().item())
+                      quantizer.scale.double().item(), vector_scales=scales)
 
     def _shape(self, node: fx.Node) -> tuple[int, int, int]:
         _, *shape = self.recorded[node.name].shape
@@ -158,11 +177,11 @@ class Builder:
 
     def _emit_tensor(self, tensor: Tensor, node: fx.Node) -> None:
         self.tensors.append(tensor)
-        self.nodes[tensor.name] = node.name
+        self.nodes[tensor.name] = node.name + FINE if tensor.name == self.labels[node] + FINE else node.name
         if tensor.kind is Kind.CODE:
             self.values[node] = Code(tensor, self._flat(node))
 
-    def _emit(self, operation: Conv2d | MaxPool2d | Add, output: Tensor, node: fx.Node, layer: LayerReport,
+    def _emit(self, operation: Operation, output: Tensor, node: fx.Node, layer: LayerReport,
               channels: Channels | None = None) -> None:
         self._emit_tensor(output, node)
         self.operations.append(operation)
@@ -195,11 +214,29 @@ class Builder:
             codes = codes.reshape(len(codes), tensor.shape[0], *kernel)
             geometry = {"broadcast": broadcast}
         quantizer, label = module.quantizer, self.labels[node]
+        geometry |= self._vectors(node, module, tensor, codes.shape[2:])
         operation = Conv2d(label, tensor.name, label, codes, quantizer.bits, quantizer.grid, **geometry)
         positions = tensor.shape[1] * tensor.shape[2] if operation.broadcast else 1
         bias = module.bias.detach().numpy() if isinstance(module.bias, torch.Tensor) else 0.0
         return Result(operation, tensor, self._shape(node), np.broadcast_to(scale, len(codes)),
-                       tensor.scale / positions, bias)
+                      tensor.scale * 2 ** operation.product_shift / positions, bias)
+
+    def _vectors(self, node: fx.Node, module: QuantizedWeight, source: Tensor, kernel: tuple[int, ...]) -> dict:
+        """The vector scales of a layer's weights, and the shift of their products with those of its input."""
+        quantizer, scales = module.quantizer, module.scale_codes()
+        if scales is None or not isinstance(quantizer, VectorWeightQuantizer):
+            return {}
+        if isinstance(module, QuantLinear):
+            if kernel != (1, 1):
+                raise self._refusal(node, "must have one weight per channel, since its vectors lie along channels, not "
+                                          f"{kernel[0]}×{kernel[1]} of a flattened map")
+            scales = scales[:, :, None, None]
+        given = source.vector_scales
+        if given is not None and given.vector != quantizer.vector:
+            raise self._refusal(node, f"must have vectors of {given.vector} channels like its input, not "
+                                      f"{quantizer.vector}")
+        return {"vector_scales": VectorScales(scales.numpy(), quantizer.scale_bits, quantizer.vector),
+                "product_shift": 0 if given is None else self.product_shift}
 
     def _norm(self, node: fx.Node, module: nn.BatchNorm1d | nn.BatchNorm2d) -> Result:
         source, value = self._value(node)
@@ -258,11 +295,28 @@ class Builder:
     def _quantize(self, node: fx.Node, module: ActivationQuantizer) -> None:
         source, value = self._value(node)
         output = self._tensor(node, module)
+        if not isinstance(module, VsQuantActivation) or not module.dynamic:
+            self._requantized(node, source, value, output)
+            return
+        fine = dataclasses.replace(output, name=output.name + FINE)
+        self._requantized(node, source, value, fine)
+        fine = self.tensors[-1]
+        output = dataclasses.replace(fine, name=output.name)
+        operation = VectorQuantize(self._operation_name(output.name), fine.name, output.name, module.element_bits,
+                                   module.scale_bits, module.vector)
+        layer = LayerReport(name=operation.name, tensor=output.name, shape=output.shape, input_bits=fine.bits,
+                            output_bits=output.bits)
+        self._emit(operation, output, node, layer)
+
+    def _requantized(self, node: fx.Node, source: str, value: Value, output: Tensor) -> None:
         if isinstance(value, Result):
             self._requantize(node, value, output)
         elif isinstance(value, Sum):
             self._add(node, value, output)
         elif isinstance(value, Code):
+            vectors = isinstance(self.modules[str(node.target)], VsQuantActivation)
+            if vectors and value.flat and value.tensor.shape[1:] != (1, 1):
+                raise self._refusal(node, "must come before the flatten, since its vectors lie along channels")
             output = dataclasses.replace(output, shape=value.tensor.shape)
             self._requantize(node, self._passed_on(node, value.tensor), output)
         else:
@@ -279,40 +333,46 @@ class Builder:
     def _requantize(self, node: fx.Node, result: Result, output: Tensor) -> None:
         operation = dataclasses.replace(result.operation, name=self._operation_name(result.operation.name),
                                         output=output.name)
-        slope, offset = self._fold(result, output.scale, output.zero_point)
+        slope, offset = self._fold(result, _divisors(output), output.zero_point)
+        slope, offset = _silenced(output, slope, 0), _silenced(output, offset, output.zero_point)
         lo, hi = operation.accumulator_bounds(result.source)
         slopes = [Fraction(s) for s in slope.tolist()]
-        weight_sums = operation.weights.sum(axis=(1, 2, 3)) * _positions(result)
+        weight_sums = operation.scaled_weights(result.source).sum(axis=(1, 2, 3)) * _positions(result)
         offsets = [Fraction(o) - s * result.source.zero_point * int(w)
                    for o, s, w in zip(offset.tolist(), slopes, weight_sums, strict=True)]
-        skip_slope, skip_bits = Fraction(0), 0
+        skip_slopes, skip_bits = [Fraction(0)] * len(slopes), 0
         if result.skip is not None:
-            skip_slope, skip_bits = Fraction(result.skip.scale / output.scale), result.skip.bits
-            offsets = [o - skip_slope * result.skip.zero_point for o in offsets]
+            skip_slopes, skip_bits = _ratios(result.skip, output), result.skip.bits
+            offsets = [o - s * result.skip.zero_point for o, s in zip(offsets, skip_slopes, strict=True)]
         constants, solutions = solve_channels(
             slopes, offsets, output.bits, lo, hi, skip_bits=skip_bits, limits=self.limits,
-            skip_slopes=None if result.skip is None else [skip_slope] * len(slopes))
+            skip_slopes=None if result.skip is None else skip_slopes)
         operation = dataclasses.replace(operation, requantize=constants,
                                         skip=None if result.skip is None else result.skip.name)
         layer = self._layer(operation, result, output, signed_width(int(lo.min()), int(hi.max())))
         self._emit(operation, output, node, _with_constants(layer, constants, solutions),
-                   Channels(operation, slopes, offsets, skip_slope))
+                   Channels(operation, slopes, offsets, skip_slopes))
 
     def _add(self, node: fx.Node, value: Sum, output: Tensor) -> None:
         a, b = value.a.tensor, value.b.tensor
-        slope, skip_slope = Fraction(a.scale / output.scale), Fraction(b.scale / output.scale)
-        offset = Fraction(output.zero_point) - slope * a.zero_point - skip_slope * b.zero_point
-        solution = solve(slope, offset, output.bits, 0, a.max_code, skip_slope=skip_slope, skip_bits=b.bits,
-                         limits=self.limits)
-        count = output.shape[0]
+        slopes, skip_slopes = _ratios(a, output), _ratios(b, output)
+        offsets = [Fraction(output.zero_point) - s * a.zero_point - t * b.zero_point
+                   for s, t in zip(slopes, skip_slopes, strict=True)]
+        solutions: dict[tuple[Fraction, Fraction], Solution] = {}
+        for s, t, offset in zip(slopes, skip_slopes, offsets, strict=True):
+            if (s, t) not in solutions:
+                solutions[s, t] = solve(s, offset, output.bits, 0, a.max_code, skip_slope=t, skip_bits=b.bits,
+                                        limits=self.limits)
+        each = [solutions[key] for key in zip(slopes, skip_slopes, strict=True)]
         operation = Add(self._operation_name(value.name), a.name, b.name, output.name,
-                        multiplier_a=np.full(count, solution.multiplier, np.int64),
-                        multiplier_b=np.full(count, solution.skip_multiplier, np.int64),
-                        bias=np.full(count, solution.bias, np.int64), shift=np.full(count, solution.shift, np.uint8))
+                        multiplier_a=np.array([x.multiplier for x in each], np.int64),
+                        multiplier_b=np.array([x.skip_multiplier for x in each], np.int64),
+                        bias=np.array([x.bias for x in each], np.int64),
+                        shift=np.array([x.shift for x in each], np.uint8))
         layer = LayerReport(name=operation.name, tensor=output.name, shape=output.shape, input_bits=a.bits,
                             output_bits=output.bits)
-        self._emit(operation, output, node, _with_constants(layer, operation.requantize, [solution]),
-                   Channels(operation, [slope] * count, [offset] * count, skip_slope))
+        self._emit(operation, output, node, _with_constants(layer, operation.requantize, list(solutions.values())),
+                   Channels(operation, slopes, offsets, skip_slopes))
 
     def _output(self, node: fx.Node) -> None:
         source, = node.args
@@ -326,7 +386,7 @@ class Builder:
             raise ExportError("Model must return the result of one convolution, linear layer or activation quantizer")
         slope, offset = self._fold(value, 1.0, 0)
         offset = offset - slope * (value.source.zero_point * _positions(value)) * \
-            value.operation.weights.sum(axis=(1, 2, 3))
+            value.operation.scaled_weights(value.source).sum(axis=(1, 2, 3))
         operation = dataclasses.replace(value.operation, name=self._operation_name(value.operation.name),
                                         output=self.labels[source])
         lo, hi = operation.accumulator_bounds(value.source)
@@ -334,7 +394,8 @@ class Builder:
         output = Tensor(self.labels[source], value.shape, Kind.ACCUMULATOR, width, slope=slope, offset=offset)
         self._emit(operation, output, source, self._layer(operation, value, None, width))
 
-    def _fold(self, result: Result, output_scale: float, output_zero_point: int) -> tuple[np.ndarray, np.ndarray]:
+    def _fold(self, result: Result, output_scale: float | np.ndarray,
+              output_zero_point: int) -> tuple[np.ndarray, np.ndarray]:
         norm = result.norm or Norm()
         try:
             return fold(**vars(norm), bias=np.asarray(result.bias), weight_scale=result.weight_scale,
@@ -357,6 +418,22 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 def _positions(result: Result) -> int:
     """How many times each weight is used for one output."""
     return result.source.shape[1] * result.source.shape[2] if result.operation.broadcast else 1
+
+
+def _divisors(output: Tensor) -> np.ndarray:
+    """The step of each channel; 1 where its scale is 0, since its value is 0 whatever its codes."""
+    scale = output.channel_scale
+    return np.where(scale > 0, scale, 1.0)
+
+
+def _silenced(output: Tensor, values: np.ndarray, instead: int) -> np.ndarray:
+    """``values`` per channel, with ``instead`` where the channel's scale is 0."""
+    return np.where(output.channel_scale > 0, values, instead)
+
+
+def _ratios(operand: Tensor, output: Tensor) -> list[Fraction]:
+    """Codes of ``output`` per code of ``operand``, for each channel."""
+    return [Fraction(x) for x in _silenced(output, operand.channel_scale / _divisors(output), 0).tolist()]
 
 
 def _with_constants(layer: LayerReport, constants: Requantize, solutions: Sequence[Solution]) -> LayerReport:

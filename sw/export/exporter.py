@@ -13,7 +13,7 @@ from torch import nn
 
 from golden import vectors
 from golden.execute import execute
-from golden.network import IntegerNetwork, Kind
+from golden.network import MAX_PRODUCT_SHIFT, IntegerNetwork, Kind
 from golden.requantize import INT64, Widths
 
 from ..data import Split, load
@@ -43,7 +43,8 @@ class Export:
         return codes.reshape(len(codes), *self.network.input.shape).astype(np.uint16)
 
 
-def export(model: nn.Module, sample: torch.Tensor, *, name: str = "network", limits: Widths = INT64) -> Export:
+def export(model: nn.Module, sample: torch.Tensor, *, name: str = "network", limits: Widths = INT64,
+           product_shift: int = 0) -> Export:
     """Turn a trained model into the integer network that computes the very same codes.
 
     The model starts with an :class:`~sw.layers.InputQuantizer` and may contain
@@ -68,15 +69,20 @@ def export(model: nn.Module, sample: torch.Tensor, *, name: str = "network", lim
         Of the network.
     limits : :class:`golden.requantize.Widths`
         Widths that the constants may have; the report counts what is lost where they are too narrow.
+    product_shift : :class:`int`
+        r, 0..31: where weights and input of a layer both have scales per vector, the products of the scales are rounded
+        half up to multiples of 2^r, which loses something; the report counts the codes that differ.
 
     Raises
     ------
     ExportError
         If the model has something else; the sentence names the module by its path, or the node as ``torch.fx`` does.
     """
+    if not 0 <= product_shift <= MAX_PRODUCT_SHIFT:
+        raise ValueError(f"Product shift must be between 0 and {MAX_PRODUCT_SHIFT}, not {product_shift!r}")
     reference = frozen(model)
     graph = trace(reference)
-    builder = Builder(reference, graph, sample[:1].double(), limits)
+    builder = Builder(reference, graph, sample[:1].double(), limits, product_shift)
     network, layers = builder.build(name)
     exported = Export(network, ExportReport(name, tuple(layers)), builder.quantizer)
     trained = copy.deepcopy(model).eval().float()
@@ -134,10 +140,10 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits
 
 
 def logits(network: IntegerNetwork, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Real values of the network's output, (N, C, H, W): slope·acc + offset, or scale·(code − zero point)."""
+    """Real values of the network's output, (N, C, H, W): slope·acc + offset, or its codes' value."""
     output, result = network.output, values[network.output.name]
     if output.kind is Kind.CODE:
-        return output.scale * (result.astype(np.float64) - output.zero_point)
+        return output.channel_scale[:, None, None] * (result.astype(np.float64) - output.zero_point)
     assert output.slope is not None and output.offset is not None
     return output.slope[:, None, None] * result + output.offset[:, None, None]
 

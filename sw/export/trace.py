@@ -9,10 +9,13 @@ from torch import fx, nn
 
 from golden.network import IntegerNetwork, Kind
 
-from ..layers import ActivationQuantizer, GlobalAveragePool, QuantizedWeight, ResidualAdd
+from ..layers import ActivationQuantizer, GlobalAveragePool, QuantizedWeight, ResidualAdd, VsQuantActivation
 from .report import ExportError
 
-__all__ = ["Recorder", "differences", "labels", "trace", "unused"]
+__all__ = ["FINE", "Recorder", "differences", "labels", "trace", "unused"]
+
+FINE = ".fine"
+"""What is appended to the name of a quantizer with dynamic vector scales for the codes before it."""
 
 
 class Tracer(fx.Tracer):
@@ -71,6 +74,8 @@ class Recorder(fx.Interpreter):
             if isinstance(module, ActivationQuantizer):
                 args, kwargs = self.fetch_args_kwargs_from_env(n)
                 self.results[n.name] = module.to_int(*args, **kwargs)
+                if isinstance(module, VsQuantActivation) and module.dynamic:
+                    self.results[n.name + FINE] = module.fine_codes(*args, **kwargs)
         return result
 
 
@@ -86,7 +91,9 @@ def differences(network: IntegerNetwork, values: dict[str, np.ndarray], recorded
         if result.is_floating_point():
             real = result.double().numpy().reshape(values[tensor.name].shape)
             if tensor.kind is Kind.CODE:
-                found = np.floor(real / tensor.scale + tensor.zero_point + 0.5)
+                scale = tensor.channel_scale[:, None, None]
+                found = np.floor(real / np.where(scale > 0, scale, 1) + tensor.zero_point + 0.5)
+                found = np.where(scale > 0, found, values[tensor.name])
             else:
                 assert tensor.slope is not None and tensor.offset is not None
                 slope, offset = (x[:, None, None] for x in (tensor.slope, tensor.offset))

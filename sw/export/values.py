@@ -73,7 +73,7 @@ class Channels:
     operation: Conv2d | Add
     slopes: Sequence[Fraction]
     offsets: Sequence[Fraction]
-    skip_slope: Fraction
+    skip_slopes: Sequence[Fraction]
 
     def ties(self, network: IntegerNetwork, values: dict[str, np.ndarray]) -> int:
         """Elements with r = j − ½ for a code j ≥ 1, exactly; float64 finds the candidates, rationals decide."""
@@ -83,13 +83,15 @@ class Channels:
         else:
             acc = accumulate(values[operation.input], operation, network)
             skip = values[operation.skip] if operation.skip else np.zeros_like(acc)
-        slopes, offsets = (np.array([float(x) for x in xs])[:, None, None] for xs in (self.slopes, self.offsets))
-        doubled = 2 * (slopes * acc + float(self.skip_slope) * skip + offsets)
+        slopes, skip_slopes, offsets = (np.array([float(x) for x in xs])[:, None, None]
+                                        for xs in (self.slopes, self.skip_slopes, self.offsets))
+        doubled = 2 * (slopes * acc + skip_slopes * skip + offsets)
         odd = 2 * np.floor(doubled / 2) + 1
         top = 2 * network.tensor(operation.output).max_code - 1
         count = 0
         for where in np.argwhere((np.abs(doubled - odd) < 1e-3) & (odd >= 1) & (odd <= top)):
             n, c, y, x = where.tolist()
-            exact = self.slopes[c] * int(acc[n, c, y, x]) + self.skip_slope * int(skip[n, c, y, x]) + self.offsets[c]
+            exact = (self.slopes[c] * int(acc[n, c, y, x]) + self.skip_slopes[c] * int(skip[n, c, y, x])
+                     + self.offsets[c])
             count += 2 * exact == int(odd[n, c, y, x])
         return count

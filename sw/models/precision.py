@@ -6,22 +6,31 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..layers import InputQuantizer, OctavActivation, PactActivation, QuantConv2d, QuantLinear, SymmetricActivation
+from ..layers import (
+    InputQuantizer,
+    OctavActivation,
+    PactActivation,
+    QuantConv2d,
+    QuantLinear,
+    SymmetricActivation,
+    VsQuantActivation,
+)
 from ..quantizers import WeightQuantizer
 from ..quantizers.dorefa import Dorefa
 from ..quantizers.maxabs import MaxAbs
 from ..quantizers.octav import Octav
 from ..quantizers.rounding import check_bits
 from ..quantizers.sawb import COEFFICIENTS, Sawb
+from ..quantizers.vsquant import VsQuant
 
 __all__ = ["ACTIVATIONS", "WEIGHTS", "Precision", "scaled"]
 
 
 WEIGHTS: dict[str, Callable[[int], WeightQuantizer]] = {"dorefa": Dorefa, "sawb": Sawb, "octav": Octav,
-                                                        "maxabs": MaxAbs}
+                                                        "maxabs": MaxAbs, "vsquant": VsQuant}
 """Weight quantizers by name."""
 
-ACTIVATIONS = ("pact", "pact+", "octav")
+ACTIVATIONS = ("pact", "pact+", "octav", "vsquant")
 """Names of activation quantizers."""
 
 
@@ -127,7 +136,7 @@ class Precision:
         return QuantLinear(in_features, out_features, quantizer=MaxAbs(self.edge_bits))
 
     def activation(self, bits: int | None = None, *, edge: bool = False) -> nn.Module:
-        """PACT or OCTAV, or ReLU for the baseline; ``bits`` instead of the middle layers' if given.
+        """PACT, OCTAV or static VS-Quant, or ReLU for the baseline; ``bits`` instead of the middle layers' if given.
 
         With ``edge`` it feeds the last layer.
         """
@@ -138,6 +147,8 @@ class Precision:
         bits = bits or self.activation_bits
         if self.activations == "octav":
             return OctavActivation(bits)
+        if self.activations == "vsquant":
+            return VsQuantActivation(bits)
         return PactActivation(bits, alpha=self.clip, plus=self.activations == "pact+")
 
     def stream(self, *, edge: bool = False) -> nn.Module:

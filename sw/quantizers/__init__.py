@@ -5,13 +5,13 @@ A weight quantizer is any object with the members of :class:`WeightQuantizer`; :
 """
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from golden.network import Grid
 
-__all__ = ["WeightQuantizer"]
+__all__ = ["VectorWeightQuantizer", "WeightQuantizer"]
 
 
 class WeightQuantizer(Protocol):
@@ -41,4 +41,35 @@ class WeightQuantizer(Protocol):
 
     def __call__(self, weight: torch.Tensor) -> torch.Tensor:
         """The weights on the grid, scale·W, with the gradient that training uses."""
+        ...
+
+
+@runtime_checkable
+class VectorWeightQuantizer(WeightQuantizer, Protocol):
+    """A weight quantizer with an integer scale per vector of input channels: the weights are scale·s·W.
+
+    Members
+    -------
+    vector : :class:`int`
+        Channels of a vector.
+    scale_bits : :class:`int`
+        Width of an integer scale.
+    """
+
+    @property
+    def vector(self) -> int:
+        """Channels of a vector."""
+        ...
+
+    @property
+    def scale_bits(self) -> int:
+        """Width of an integer scale."""
+        ...
+
+    def scale_codes(self, weight: torch.Tensor) -> torch.Tensor:
+        """The integer scales s (int64) of weights (O, C, ...): (O, ⌈C/vector⌉, ...)."""
+        ...
+
+    def scaled(self, integers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """s·W of integer weights (O, C, ...) and their scales."""
         ...
