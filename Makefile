@@ -32,10 +32,10 @@ synth: $(VENV)/.synth  ## area per bit width: table, CSV, plot (PDK= LIBERTY=)
 	@$(BIN)/pactolus synth --pdk $(PDK) $(if $(LIBERTY),--liberty $(LIBERTY))
 
 test: $(VENV)/.test  ## every test
-	@$(BIN)/python -m pytest --numprocesses auto
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: $(VENV)/.test  ## what is too slow for make test: every planted fault, more networks
-	@$(BIN)/python -m pytest --numprocesses auto -m slow
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m slow
 
 lint: $(VENV)/.test  ## ruff and mypy
 	@$(BIN)/ruff check .

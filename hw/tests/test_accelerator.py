@@ -459,7 +459,7 @@ def test_init_wrong():
 
 
 @pytest.mark.parametrize(
-    "name", ["small", "wide", *(pytest.param(n, marks=pytest.mark.slow) for n in ("tiny", "int8"))]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("wide", "int8") else name for name in PRESETS]
 )
 def test_verilator_has_no_complaint(name, tmp_path):
     """All warnings on, but for the waivers that ``hw/verilator.vlt`` gives reasons for."""

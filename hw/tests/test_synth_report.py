@@ -161,6 +161,7 @@ def test_wrong_parameters(parameters, message, tmp_path):
     assert not (tmp_path / "reports").exists()
 
 
+@pytest.mark.slow
 def test_mini_is_within_three_percent_of_the_full_library(tmp_path):
     full = full_liberty("sky130hd")
     parameters = {"components": ["array"], "digit_bits": [2, 4], "rows": 8, "lanes": 16, "build": BUILD}

@@ -89,7 +89,7 @@ def test_text_is_the_same_every_time():
     assert ".py" not in text
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "wide" else n for n in PRESETS])
 def test_presets_are_small_texts(name):
     config = PRESETS[name]
     text = generate(
