@@ -358,7 +358,8 @@ def export(
         str | None,
         typer.Option(
             metavar="METHOD",
-            help="Quantize a float32 checkpoint without training, by max, percentile, mse or octav over 1024 images.",
+            help="Quantize a float32 checkpoint without training, by max, percentile, mse, octav or vsquant over 1024 "
+            "images.",
         ),
     ] = None,
     bits: Annotated[int, typer.Option(help="Of weights and activations, with --calibrate.")] = 8,

@@ -16,13 +16,14 @@ import torch
 from torch import fx, nn
 
 from .convert import convert
-from .layers import PactActivation, QuantizedWeight, SymmetricActivation
+from .layers import PactActivation, QuantizedWeight, SymmetricActivation, VsQuantActivation
 from .models import Precision
 from .quantizers import WeightQuantizer
 from .quantizers.maxabs import MaxAbs
 from .quantizers.mse import Mse, mse_clip
 from .quantizers.octav import ITERATIONS, TOLERANCE, Octav, octav_clip
 from .quantizers.sawb import COEFFICIENTS, Sawb
+from .quantizers.vsquant import VsQuant
 
 __all__ = ["ACTIVATION_CLIPS", "WEIGHT_SCALES", "Histogram", "post_training"]
 
@@ -105,6 +106,20 @@ class Histogram:
         return self.sums[held] / self.counts[held], self.counts[held]
 
 
+class _Peaks:
+    """The largest value of every channel, at most ``ceiling``; negative values count as 0."""
+
+    def __init__(self, ceiling: float | None):
+        self.ceiling = ceiling
+        self.largest = torch.zeros(0)
+
+    def add(self, x: torch.Tensor) -> None:
+        found = x.detach().clamp(0, self.ceiling).transpose(0, 1).flatten(1).amax(1)
+        if not found.isfinite().all():
+            raise ValueError("Values must be finite to be calibrated on")
+        self.largest = torch.maximum(self.largest, found) if len(self.largest) else found
+
+
 def _largest(histogram: Histogram, bits: int, percentile: float) -> float:
     return histogram.largest
 
@@ -144,14 +159,16 @@ def _top(histogram: Histogram, bits: int) -> int:
 
 
 ACTIVATION_CLIPS: dict[str, Callable[[Histogram, int, float], float]] = {
-    "max": _largest, "percentile": _percentile, "mse": _mse, "octav": _octav}
-"""From a histogram, the bits and the percentile, the value that the top code stands for."""
+    "max": _largest, "percentile": _percentile, "mse": _mse, "octav": _octav, "vsquant": _largest}
+"""From a histogram, the bits and the percentile, the value that the top code stands for. With ``vsquant`` only tensors
+with a sign have one."""
 
 WEIGHT_SCALES: dict[str, Callable[[torch.Tensor, int], WeightQuantizer]] = {
     "max": lambda weight, bits: MaxAbs(bits, per_channel=True),
     "mse": lambda weight, bits: Mse(bits, per_channel=True).fixed(weight),
     "octav": lambda weight, bits: Octav(bits, clip=octav_clip(weight.double(), bits).item()),
     "sawb": lambda weight, bits: Sawb(bits) if bits <= max(COEFFICIENTS) else MaxAbs(bits, per_channel=True),
+    "vsquant": lambda weight, bits: VsQuant(bits) if weight.dim() == 4 else MaxAbs(bits, per_channel=True),
 }
 """The quantizer of given weights at given bits, by method."""
 
@@ -175,10 +192,14 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
         bin's mean: the root of the mean squared error is known to within a bin.
     ``octav``
         The fixed point of OCTAV's recursion over the bins.
+    ``vsquant``
+        No clip but a scale for every vector of 16 channels, from the vector's largest value; a projection shortcut's
+        clip is the largest value.
 
     Weights have ``max`` (:class:`~sw.quantizers.maxabs.MaxAbs`) or ``mse`` (:class:`~sw.quantizers.mse.Mse`) with one
-    scale per output channel, or ``octav`` or ``sawb`` with one for the layer; with ``sawb``, layers of more than 5 bits
-    have ``max``. Batch norm is folded at export, after the weights have been quantized, and costs nothing.
+    scale per output channel; ``octav`` or ``sawb`` with one for the layer; or ``vsquant`` with one for every 16 input
+    channels of a kernel position. With ``sawb``, layers of more than 5 bits have ``max``, with ``vsquant`` linear ones.
+    Batch norm is folded at export, after the weights have been quantized, and costs nothing.
 
     Parameters
     ----------
@@ -217,12 +238,17 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
     if first is None:
         raise ValueError("Batches must hold at least one")
     precision = Precision(weight_bits=weight_bits, activation_bits=activation_bits, edge_bits=edge_bits,
-                          weights="maxabs")
+                          weights="maxabs", activations="vsquant" if activations == "vsquant" else "pact")
     conversion = convert(model, first, precision, input_range=input_range, bits=bits)
     result = conversion.model.eval()
     histograms: dict[str, Histogram] = {}
-    watched: dict[str, list[Histogram]] = {}
+    peaks: dict[str, _Peaks] = {}
+    watched: dict[str, list[Histogram | _Peaks]] = {}
     for path, (source, ceiling) in conversion.sources.items():
+        if isinstance(result.get_submodule(path), VsQuantActivation):
+            peaks[path] = _Peaks(ceiling)
+            watched.setdefault(source, []).append(peaks[path])
+            continue
         signed = isinstance(result.get_submodule(path), SymmetricActivation)
         histograms[path] = Histogram(signed=signed, ceiling=ceiling)
         watched.setdefault(source, []).append(histograms[path])
@@ -235,6 +261,10 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
             assert isinstance(quantizer, PactActivation | SymmetricActivation)
             clip = ACTIVATION_CLIPS[activations](histogram, quantizer.bits, percentile) if histogram.largest else 0.0
             quantizer.clip.fill_(max(clip, quantizer.FLOOR))
+        for path, found in peaks.items():
+            vectors = result.get_submodule(path)
+            assert isinstance(vectors, VsQuantActivation)
+            vectors.calibrate(found.largest[None])
         for path in conversion.weights:
             layer = result.get_submodule(path)
             assert isinstance(layer, QuantizedWeight)
@@ -245,7 +275,7 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
 class _Observer(fx.Interpreter):
     """Runs the float model and shows the watched nodes' values, as they are before anything changes them in place."""
 
-    def __init__(self, module: fx.GraphModule, watched: Mapping[str, list[Histogram]]):
+    def __init__(self, module: fx.GraphModule, watched: Mapping[str, list[Histogram | _Peaks]]):
         super().__init__(module)
         self.watched = watched
         self.extra_traceback = False

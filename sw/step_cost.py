@@ -19,7 +19,7 @@ from .models import MODELS, Precision
 
 __all__ = ["METHODS", "StepCost", "measure", "table", "write"]
 
-METHODS = (("dorefa", "pact"), ("dorefa", "pact+"), ("sawb", "pact"), ("octav", "octav"))
+METHODS = (("dorefa", "pact"), ("dorefa", "pact+"), ("sawb", "pact"), ("octav", "octav"), ("vsquant", "vsquant"))
 """Weight and activation quantizers that are measured."""
 
 FLOAT = "float32"

@@ -12,7 +12,7 @@ from golden.execute import execute
 from sw.calibrate import ACTIVATION_CLIPS, WEIGHT_SCALES, Histogram, post_training
 from sw.data import digits
 from sw.export import export, logits
-from sw.layers import PactActivation, QuantizedWeight, SymmetricActivation
+from sw.layers import PactActivation, QuantizedWeight, SymmetricActivation, VsQuantActivation
 from sw.quantizers.mse import Mse, mse_clip
 from sw.quantizers.octav import octav_clip
 from sw.quantizers.pact import pact
@@ -171,7 +171,8 @@ def test_eight_bits_lose_little_and_the_integers_are_exact(name):
     baseline = accuracy(trained(name), test)
     assert baseline > 0.9
     batches = training.images[:512].split(128)
-    for weights, activations in (("max", "max"), ("octav", "octav"), ("sawb", "percentile"), ("mse", "mse")):
+    for weights, activations in (("max", "max"), ("octav", "octav"), ("sawb", "percentile"), ("vsquant", "vsquant"),
+                                 ("mse", "mse")):
         model = post_training(trained(name), batches, weights=weights, activations=activations)
         assert accuracy(model, test) >= baseline - 0.02, (weights, activations)
     exported = export(model, test.images[:60])
@@ -205,6 +206,29 @@ def test_clips_are_those_of_the_float_tensors():
     assert clips[1] == pytest.approx(PactActivation.FLOOR), "nothing ever gets through"
 
 
+def test_vectors_are_those_of_the_float_tensors():
+    """Two batches, a bound, values that are never positive, and integers without a difference."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 40, 1), nn.ReLU6(), nn.Conv2d(40, 3, 3), nn.ReLU(), nn.Flatten(),
+                        nn.Linear(48, 5)).eval()
+    with torch.no_grad():
+        net[0].weight.mul_(4)
+        net[0].bias[:16] += 6
+        net[0].bias[32:] -= 90
+    batches = torch.rand(9, 2, 6, 6).split(5)
+    model = post_training(net, batches, weight_bits=4, activation_bits=4, weights="vsquant", activations="vsquant")
+    first, second = (m for m in model.modules() if isinstance(m, VsQuantActivation))
+    values = net[:2](torch.cat(batches)).detach()
+    assert first.peaks.tolist() == [6, values[:, 16:32].max().item(), pytest.approx(first.FLOOR)]
+    assert second.peaks.item() == pytest.approx(net[:4](torch.cat(batches)).max().item())
+    exported = export(model, torch.cat(batches))
+    assert all(layer.float64_differences == 0 for layer in exported.report.layers)
+    with pytest.raises(ValueError, match=r"^Values must be finite to be calibrated on$"):
+        with torch.no_grad():
+            net[0].bias[0] = float("nan")
+        post_training(net, batches, activations="vsquant")
+
+
 def test_projections_are_calibrated_with_their_sign():
     class Projection(nn.Module):
         def __init__(self):
@@ -236,11 +260,12 @@ def test_methods_of_weights():
     for method, name in names.items():
         assert kinds[method] == [(name, 8), (name, 4), (name, 3), (name, 8)]
     assert kinds["sawb"] == [("MaxAbs", 8), ("Sawb", 4), ("Sawb", 3), ("MaxAbs", 8)]
+    assert kinds["vsquant"] == [("VsQuant", 8), ("VsQuant", 4), ("VsQuant", 3), ("MaxAbs", 8)]
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
-    ({"weights": "best"}, "Weights must be one of max, mse, octav, sawb, not 'best'"),
-    ({"activations": "best"}, "Activations must be one of max, percentile, mse, octav, not 'best'"),
+    ({"weights": "best"}, "Weights must be one of max, mse, octav, sawb, vsquant, not 'best'"),
+    ({"activations": "best"}, "Activations must be one of max, percentile, mse, octav, vsquant, not 'best'"),
     ({"percentile": 0}, "Percentile must be above 0 and at most 100, not 0"),
     ({"batches": []}, "Batches must hold at least one"),
     ({"batches": [torch.rand(2, 1, 4, 4) * 9]}, "Sample must lie in the input range 0..1, not in .*"),
