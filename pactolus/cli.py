@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 report_app = typer.Typer(help="Studies that write their tables to files.", no_args_is_help=True)
 app.add_typer(report_app, name="report")
+study_app = typer.Typer(help="Studies that train or measure: each writes a table and a plot.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
 bench_app = typer.Typer(help="Measurements of speed; they depend on the machine.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
@@ -297,45 +299,141 @@ def synth(
 
 @app.command()
 def train(
-    networks: Annotated[list[str] | None, typer.Argument(help="digits-plain, digits-residual; both if none.")] = None,
+    networks: Annotated[
+        list[str] | None,
+        typer.Argument(help="digits-plain, digits-residual, cnn, resnet-8, resnet-20; the first two if none."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any field of sw.train.TrainConfig; options come before it.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="digits, fashion-mnist or cifar-10.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
+    ] = None,
     bits: Annotated[
-        str, typer.Option(help="Bits of the middle layers' weights and activations, and fp32 for the baseline.")
-    ] = "fp32,8,4,3,2",
-    weights: Annotated[str, typer.Option(help="Weight quantizer: dorefa, sawb, octav, maxabs or vsquant.")] = "dorefa",
-    activations: Annotated[str, typer.Option(help="Activation quantizer: pact, pact+, octav or vsquant.")] = "pact",
-    seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.")] = 1,
+        str | None,
+        typer.Option(
+            help="Bits of the middle layers' weights and activations, and fp32 for the baseline; what the file says, "
+            "or else fp32,8,4,3,2."
+        ),
+    ] = None,
+    edge_bits: Annotated[
+        str | None, typer.Option(help="Bits of the first and the last layer; fp32 cannot be exported.")
+    ] = None,
+    shortcut_bits: Annotated[int | None, typer.Option(help="Bits of the residual stream.")] = None,
+    width: Annotated[float | None, typer.Option(help="Width multiplier.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weight quantizer: dorefa, sawb, octav, maxabs or vsquant.")
+    ] = None,
+    activations: Annotated[
+        str | None, typer.Option(help="Activation quantizer: pact, pact+, octav or vsquant.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the first on.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="The first seed.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Training epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images of a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest rate.")] = None,
+    augmentation: Annotated[str | None, typer.Option(help="none or crop-flip.")] = None,
+    validation: Annotated[int | None, typer.Option(help="Training images to hold out and count.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; the result depends on their number.")] = None,
     checkpoints: Annotated[
-        Path, typer.Option(help="Folder of the checkpoints; one that is there is not trained again.")
+        Path, typer.Option(help="Folder of checkpoints and metrics; what is there is not trained again.")
     ] = BUILD / "checkpoints",
     table: Annotated[Path | None, typer.Option(help="CSV file for the accuracy of every run.")] = None,
 ) -> None:
-    """Train on the digits, and end with the accuracy of the integer networks on the test split."""
-    import dataclasses
+    """Train, and end with the accuracy of the integer networks on the test split.
+
+    A run that was stopped, in whatever way, goes on from its last epoch when the command is given again, and ends with
+    the same bytes. The metrics of every epoch are in a CSV file beside the checkpoint.
+    """
     import shlex
 
     from sw.study import DIGITS, accuracy_table, study, write_accuracies
-    from sw.train import TrainConfig
+    from sw.train import read_toml
 
-    def configure(config: TrainConfig) -> TrainConfig:
-        if config.weight_bits is not None:
-            config = dataclasses.replace(config, weights=weights, activations=activations)
-        return config if epochs is None else dataclasses.replace(config, epochs=epochs)
-
+    given = {
+        "data": data,
+        "edge_bits": None if edge_bits in (None, "fp32") else _width(str(edge_bits)),
+        "shortcut_bits": shortcut_bits,
+        "width": width,
+        "weights": weights,
+        "activations": activations,
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "augmentation": augmentation,
+        "validation": validation,
+        "threads": threads,
+    }
+    fields = read_toml(config) if config else {}
+    fields |= {name: value for name, value in given.items() if value is not None}
+    if edge_bits == "fp32":
+        fields["edge_bits"] = None
+    if networks is None and "network" in fields:
+        networks = [fields["network"]]
+    widths = [(fields.get("weight_bits"), fields.get("activation_bits"))] if "weight_bits" in fields else None
+    if bits is not None or widths is None:
+        found = [None if text == "fp32" else _width(text) for text in (bits or "fp32,8,4,3,2").split(",")]
+        widths = [(width, width) for width in found]
+    first = fields.get("seed", 0)
     console = Console()
-    widths = [None if width == "fp32" else _width(width) for width in bits.split(",")]
     rows = study(
         networks or DIGITS,
         bits=widths,
-        seeds=range(seeds),
+        seeds=range(first, first + seeds),
         checkpoints=checkpoints,
         console=console,
-        configure=configure,
+        directory=data_dir,
+        fields=fields,
     )
     console.print(accuracy_table(rows))
-    console.print(f"Checkpoints are in {checkpoints}.", highlight=False)
+    console.print(f"Checkpoints are in {checkpoints}.", highlight=False, soft_wrap=True)
     if table is not None:
         write_accuracies(rows, table, command=shlex.join(["pactolus", *sys.argv[1:]]))
+
+
+@study_app.command()
+def methods(
+    network: Annotated[str, typer.Option(help="cnn or resnet-8; both, parts of one table, with a comma.")] = "cnn",
+    method: Annotated[str, typer.Option("--methods", help="Names with commas; all if not given.")] = "",
+    bits: Annotated[str, typer.Option(help="Of the middle layers; the baseline is always there.")] = "2,3,4,8",
+    seeds: Annotated[int, typer.Option(min=1, help="Of the small CNN; ResNet-8 has one.")] = 3,
+    epochs: Annotated[int | None, typer.Option(help="Other than the study's.")] = None,
+    jobs: Annotated[int, typer.Option(help="Trainings at once, one thread each.")] = 2,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
+    ] = None,
+    checkpoints: Annotated[Path, typer.Option(help="What is there is not trained again.")] = BUILD / "studies",
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file; the plot is beside it.")] = BUILD
+    / "reports"
+    / "methods.csv",
+) -> None:
+    """Methods × bits on Fashion-MNIST: accuracy of the integer networks, mean ± standard deviation over the seeds.
+
+    Stopped in whatever way, the same command goes on from what is on disk.
+    """
+    import shlex
+
+    from sw.studies import methods as methods_study
+
+    console = Console()
+    runs = []
+    for name in network.split(","):
+        runs += methods_study.configurations(
+            name,
+            methods=method.split(",") if method else tuple(methods_study.METHODS),
+            bits=[_width(text) for text in bits.split(",")],
+            seeds=range(seeds if name == "cnn" else 1),
+            changes={} if epochs is None else {"epochs": epochs},
+        )
+    rows = methods_study.study(runs, checkpoints, jobs=jobs, directory=data_dir, console=console)
+    console.print(methods_study.table(rows))
+    methods_study.write(rows, output, command=shlex.join(["pactolus", *sys.argv[1:]]))
+    methods_study.draw(rows, output.with_suffix(".svg"))
+    console.print(f"{output} and {output.with_suffix('.svg')}", highlight=False, soft_wrap=True)
 
 
 def _width(text: str) -> int:
@@ -363,6 +461,10 @@ def export(
         ),
     ] = None,
     bits: Annotated[int, typer.Option(help="Of weights and activations, with --calibrate.")] = 8,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
+    ] = None,
 ) -> None:
     """Turn a checkpoint into an integer network and its golden vectors, and report on every layer.
 
@@ -393,7 +495,9 @@ def export(
 
     folder = output or BUILD / "vectors" / name
     limits = INT64 if config is None else preset(config).widths
-    result = export_checkpoint(checkpoint, folder, frames=frames, limits=limits, name=name, prepare=prepare)
+    result = export_checkpoint(
+        checkpoint, folder, frames=frames, limits=limits, name=name, prepare=prepare, directory=data_dir
+    )
     console = Console()
     console.print(result.report.table())
     console.print(f"Golden vectors are in {folder}.", highlight=False, soft_wrap=True)

@@ -7,9 +7,10 @@ from __future__ import annotations
 import csv
 import itertools
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import rich.table
 from rich.console import Console
@@ -22,6 +23,9 @@ __all__ = ["DIGITS", "Accuracy", "accuracy_table", "study", "write_accuracies"]
 
 DIGITS = ("digits-plain", "digits-residual")
 """The networks that the digits are for."""
+
+QUANTIZED = ("edge_bits", "shortcut_bits", "layer_weight_bits", "layer_activation_bits", "weights", "activations")
+"""Fields of a configuration that mean nothing to a float32 baseline."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,18 @@ class Accuracy:
         return self.fake_quantized if self.integer is None else self.integer
 
 
-def study(networks: Sequence[str] = DIGITS, bits: Sequence[int | None] = (None, 8, 4, 3, 2),
+def study(networks: Sequence[str] = DIGITS,
+          bits: Sequence[int | tuple[int | None, int | None] | None] = (None, 8, 4, 3, 2),
           seeds: Iterable[int] = (0, 1, 2), *, checkpoints: Path | None = None, console: Console | None = None,
-          directory: Path | None = None,
-          configure: Callable[[TrainConfig], TrainConfig] = lambda config: config) -> list[Accuracy]:
+          directory: Path | None = None, fields: Mapping[str, Any] | None = None) -> list[Accuracy]:
     """Train every network at every width with every seed and measure the *integer* networks on the test split.
 
     Parameters
     ----------
     networks : sequence of :class:`str`
         Keys of :data:`sw.models.MODELS`.
-    bits : sequence of :class:`int` or ``None``
-        Middle layers' weight and activation bits; ``None`` is the float32 baseline.
+    bits : sequence of :class:`int`, pairs, or ``None``
+        Middle layers' weight and activation bits; ``None`` is the float32 baseline, which has no methods.
     seeds : iterable of :class:`int`
     checkpoints : path or ``None``
         Folder for what :func:`sw.train.trained` writes. A checkpoint that is already there with the very same
@@ -71,12 +75,18 @@ def study(networks: Sequence[str] = DIGITS, bits: Sequence[int | None] = (None, 
         For progress.
     directory : path or ``None``
         Of the data's files, see :func:`sw.data.load`.
-    configure : callable
-        Changes each run's configuration, for example to fewer epochs.
+    fields : mapping or ``None``
+        The other fields of every :class:`sw.train.TrainConfig`.
     """
     # All configurations first: one that is refused must not be found after hours of training.
-    configs = [configure(TrainConfig(network=network, weight_bits=width, activation_bits=width, seed=seed))
-               for network, width, seed in itertools.product(networks, bits, seeds)]
+    configs = []
+    for network, width, seed in itertools.product(networks, bits, seeds):
+        weight_bits, activation_bits = width if isinstance(width, tuple) else (width, width)
+        values = {**(fields or {}), "network": network, "weight_bits": weight_bits, "activation_bits": activation_bits,
+                  "seed": seed}
+        if weight_bits is None:
+            values = {name: value for name, value in values.items() if name not in QUANTIZED}
+        configs.append(TrainConfig(**values))
     datasets = {name: load(name, directory) for name in {config.data for config in configs}}
     rows = []
     for config in configs:

@@ -29,7 +29,14 @@ from torch import nn
 from torch.nn import functional
 
 from .data import AUGMENTATIONS, SHAPES, Dataset, Split, augment, load
-from .layers import ActivationQuantizer, OctavActivation, PactActivation, QuantizedWeight, SymmetricActivation
+from .layers import (
+    ActivationQuantizer,
+    OctavActivation,
+    PactActivation,
+    QuantizedWeight,
+    SymmetricActivation,
+    VsQuantActivation,
+)
 from .models import MODELS, Precision
 
 __all__ = [
@@ -45,6 +52,7 @@ __all__ = [
     "save_checkpoint",
     "train",
     "trained",
+    "write_atomically",
     "write_metrics",
 ]
 
@@ -54,6 +62,8 @@ VERSION = 2
 """2 has fields of the configuration that 1 has not; what they default to is what 1 did."""
 
 LayerBits = tuple[tuple[str, int], ...]
+
+_Unsigned = PactActivation | OctavActivation | VsQuantActivation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +204,9 @@ class TrainConfig:
         model = MODELS[self.network](precision, shape=shape, classes=classes, width=self.width)
         modules = dict(model.named_modules())
         for what, kind, widths in (("weight", QuantizedWeight, self.layer_weight_bits),
-                                   ("activation", PactActivation | OctavActivation, self.layer_activation_bits)):
-            known = [name for name, module in modules.items() if isinstance(module, kind)]
+                                   ("activation", _Unsigned, self.layer_activation_bits)):
+            known = [name for name, module in modules.items()
+                     if isinstance(module, kind) and not getattr(module, "signed", False)]
             for name, bits in widths:
                 if name not in known:
                     raise ValueError(f"Layer of {what} bits must be one of {', '.join(known)}, not {name!r}")
@@ -417,7 +428,7 @@ class _Run:
             if buffer is not None:
                 tensors[name] = buffer
         header = {"config": dataclasses.asdict(self.config), "epochs": [dataclasses.asdict(e) for e in self.epochs]}
-        _write(path, _packed(tensors, STATE_FORMAT, header))
+        write_atomically(path, _packed(tensors, STATE_FORMAT, header))
 
     def resume(self, path: Path) -> None:
         header, tensors = _unpacked(path, "Training state", STATE_FORMAT)
@@ -440,7 +451,8 @@ class _Run:
 
 
 def train(config: TrainConfig, *, console: Console | None = None, directory: Path | None = None,
-          dataset: Dataset | None = None, state: Path | None = None) -> TrainResult:
+          dataset: Dataset | None = None, state: Path | None = None,
+          report: Callable[[int], None] | None = None) -> TrainResult:
     """Train one network on the training split.
 
     Parameters
@@ -455,6 +467,8 @@ def train(config: TrainConfig, *, console: Console | None = None, directory: Pat
     state : path or ``None``
         A file that is replaced after every epoch, in one piece. If it is there the run goes on from it, and ends with
         the same bytes as one that was never stopped. It stays after the last epoch.
+    report : callable or ``None``
+        Is called with the number of epochs that are done, after each.
 
     Returns
     -------
@@ -486,6 +500,8 @@ def train(config: TrainConfig, *, console: Console | None = None, directory: Pat
             if state:
                 run.save(state)
             last = run.epochs[-1]
+            if report:
+                report(last.epoch)
             progress.update(task, status=f"epoch {last.epoch} of {config.epochs}  loss {last.loss:.4f}")
         # As a checkpoint brings it back: the order of sums, and so the last bits, depend on the memory format.
         model = _laid_out(run.model.eval(), torch.contiguous_format)
@@ -495,7 +511,7 @@ def train(config: TrainConfig, *, console: Console | None = None, directory: Pat
 
 
 def trained(config: TrainConfig, folder: Path, *, console: Console | None = None, directory: Path | None = None,
-            dataset: Dataset | None = None) -> nn.Module:
+            dataset: Dataset | None = None, report: Callable[[int], None] | None = None) -> nn.Module:
     """The network of ``config`` from its checkpoint in ``folder``, trained first where there is none.
 
     The folder gets ``NAME-seedN.safetensors``, and ``.csv`` with the metrics of every epoch. A run that was killed is
@@ -503,7 +519,7 @@ def trained(config: TrainConfig, folder: Path, *, console: Console | None = None
 
     Parameters
     ----------
-    config, console, directory, dataset
+    config, console, directory, dataset, report
         As for :func:`train`.
     folder : path
 
@@ -519,7 +535,7 @@ def trained(config: TrainConfig, folder: Path, *, console: Console | None = None
         if found == config:
             state.unlink(missing_ok=True)
             return model
-    result = train(config, console=console, directory=directory, dataset=dataset, state=state)
+    result = train(config, console=console, directory=directory, dataset=dataset, state=state, report=report)
     write_metrics(result, folder / f"{stem}.csv")
     save_checkpoint(result, path)
     state.unlink(missing_ok=True)
@@ -537,10 +553,10 @@ def write_metrics(result: TrainResult, path: Path) -> None:
         validation = "" if row.validation_accuracy is None else f"{100 * row.validation_accuracy:.4f}"
         writer.writerow([row.epoch, f"{row.learning_rate:.6g}", f"{row.loss:.6f}", f"{100 * row.train_accuracy:.4f}",
                          validation, *(f"{clip:.6g}" for _, clip in row.clips)])
-    _write(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue().encode())
 
 
-def _write(path: Path, contents: bytes) -> None:
+def write_atomically(path: Path, contents: bytes) -> None:
     """Replace a file in one piece: whenever the process or the machine stops, the old or the new one is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -574,7 +590,7 @@ def _unpacked(path: Path, what: str, kind: str) -> tuple[dict, dict[str, torch.T
 
 def save_checkpoint(result: TrainResult, path: Path) -> None:
     """Write the network after its last epoch, with its configuration, to one ``.safetensors`` file, in one piece."""
-    _write(path, _packed(result.model.state_dict(), FORMAT, {"config": dataclasses.asdict(result.config)}))
+    write_atomically(path, _packed(result.model.state_dict(), FORMAT, {"config": dataclasses.asdict(result.config)}))
 
 
 def load_checkpoint(path: Path) -> tuple[TrainConfig, nn.Module]:

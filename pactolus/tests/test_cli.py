@@ -41,8 +41,8 @@ def test_version():
 
 @pytest.mark.parametrize(
     "command",
-    ["", "sim", "program", "synth", "train", "export", "verilog", "docs", "report", "report solver", "fuzz", "bench",
-     "bench simulation", "bench training"],
+    ["", "sim", "program", "synth", "train", "export", "verilog", "docs", "report", "report solver", "study",
+     "study methods", "fuzz", "bench", "bench simulation", "bench training"],
 )
 def test_every_command_has_help(command):
     assert "Usage" in pactolus(*command.split(), "--help").stdout
@@ -115,6 +115,9 @@ def test_program(tmp_path):
         ("train --bits 4,x", "Bits must be numbers separated by commas, not 'x'"),
         ("train resnet1000",
             "Network must be one of digits-plain, digits-residual, cnn, resnet-8, resnet-20, not 'resnet1000'"),
+        ("train cnn --data fashion-mnist --data-dir . --bits 4", "Fashion-MNIST must have its file train-images-idx3"),
+        ("train --bits 4 --edge-bits four", "Bits must be numbers separated by commas, not 'four'"),
+        ("study methods --methods lsq", "Method must be one of fp32, pact-dorefa, pact-sawb, "),
         ("export nothing.safetensors", "Checkpoint 'nothing.safetensors' "),
     ],
 )
@@ -168,6 +171,18 @@ def test_train_takes_the_methods_by_name(tmp_path):
     assert (tmp_path / "build/checkpoints/digits-plain-sawb-pact+-w2a2-seed0.safetensors").exists()
     refused = sentence("train", "digits-plain", "--bits", "fp32,8", "--weights", "sawb", cwd=tmp_path)
     assert refused == "Bits must be between 1 and 5 for SAWB, not 8"
+
+
+def test_train_takes_a_configuration_from_a_file(tmp_path):
+    (tmp_path / "c.toml").write_text('network = "digits-plain"\nweight_bits = 3\nactivation_bits = 2\nepochs = 9\n'
+                                     "width = 0.5\n[layer_weight_bits]\nconv3 = 4\n")
+    done = pactolus("train", "--config", "c.toml", "--epochs", "1", "--seed", "5", "--validation", "100", cwd=tmp_path)
+    assert "digits-plain" in done.stdout
+    found = sorted(path.name for path in (tmp_path / "build/checkpoints").iterdir())
+    assert [re.sub("-[0-9a-f]{8}-", "-", name) for name in found] == [
+        "digits-plain-x0.5-w3a2-seed5.csv", "digits-plain-x0.5-w3a2-seed5.safetensors"]
+    metrics = (tmp_path / "build/checkpoints" / found[0]).read_text().splitlines()
+    assert len(metrics) == 2 and metrics[0].startswith("epoch,learning_rate,loss,train_percent,validation_percent")
 
 
 def test_export_into_narrow_widths_says_what_differs(tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def test_every_method_trains_and_keeps_every_code_on_the_whole_test_split(weight
 def test_a_study_refuses_before_it_trains(tmp_path):
     with pytest.raises(ValueError, match=r"^Bits must be between 1 and 5 for SAWB, not 8$"):
         study(["digits-plain"], [2, 8], [0], checkpoints=tmp_path,
-              configure=lambda config: dataclasses.replace(config, weights="sawb", epochs=1))
+              fields={"weights": "sawb", "epochs": 1})
     assert not list(tmp_path.iterdir())
 
 
@@ -187,11 +187,8 @@ def test_exporting_a_checkpoint_writes_golden_vectors(trained, tmp_path):
 
 
 def test_a_study_trains_measures_and_reuses(tmp_path):
-    def quick(config):
-        return dataclasses.replace(config, epochs=1)
-
     def run():
-        return study(["digits-plain"], [None, 2], [0, 1], checkpoints=tmp_path, configure=quick)
+        return study(["digits-plain"], [None, 2], [0, 1], checkpoints=tmp_path, fields={"epochs": 1})
 
     rows = run()
     assert [(r.network, r.bits, r.seed) for r in rows] == [
