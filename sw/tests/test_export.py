@@ -105,8 +105,11 @@ def entrance() -> InputQuantizer:
     return InputQuantizer(scale=1 / 255)
 
 
+NETWORKS = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("resnet") else name for name in MODELS]
+
+
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_reference_networks_keep_every_code(name, bits):
     model = randomize(MODELS[name](Precision(weight_bits=bits, activation_bits=bits), shape=(1, 8, 8)), bits)
     report = check(model, images(3, 1, 8, 8)).report
@@ -115,7 +118,7 @@ def test_reference_networks_keep_every_code(name, bits):
 
 @pytest.mark.parametrize("bits", [2, 4])
 @pytest.mark.parametrize(("weights", "activations"), [("sawb", "pact+"), ("octav", "octav")])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_reference_networks_of_other_methods_keep_every_code(name, weights, activations, bits):
     precision = Precision(weight_bits=bits, activation_bits=bits, weights=weights, activations=activations)
     check(randomize(MODELS[name](precision, shape=(1, 8, 8)), bits), images(3, 1, 8, 8))
