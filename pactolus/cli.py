@@ -592,3 +592,20 @@ def solver(
     from pactolus.solver_report import write
 
     raise typer.Exit(write(channels, residuals, seed=seed, path=output, console=Console()))
+
+
+@study_app.command("octav")
+def study_octav(
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file; the plot goes beside it.")] = BUILD
+    / "reports"
+    / "octav.csv",
+) -> None:
+    """Clip and squared error of OCTAV against the best by search, and its steps, by bits and distribution."""
+    import shlex
+
+    from sw.studies import octav
+
+    rows = octav.octav_study(seed=seed, weights=octav.trained_weights())
+    octav.write(rows, output, command=shlex.join(["pactolus", *sys.argv[1:]]))
+    Console().print(f"Table and plot are in {output.parent}.", highlight=False, soft_wrap=True)

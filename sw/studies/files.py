@@ -1,37 +1,13 @@
-"""What the studies' files have in common: tables that name the command that made them, and the plots' look."""
+"""Tables that name the command that made them."""
 from __future__ import annotations
 
 import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["FAINT", "INK", "STYLE", "save_plot", "write_table"]
-
-INK = "#1b2a38"
-FAINT = "#8a97a3"
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "svg.hashsalt": "pactolus",
-    "svg.fonttype": "path",
-}
-"""For :func:`matplotlib.rc_context`."""
+__all__ = ["write_table"]
 
 
 def write_table(rows: Sequence[Any], path: Path, *, command: str) -> None:
@@ -49,9 +25,3 @@ def write_table(rows: Sequence[Any], path: Path, *, command: str) -> None:
         names = [field.name for field in dataclasses.fields(rows[0])]
         writer.writerow(names)
         writer.writerows([cell(getattr(row, name)) for name in names] for row in rows)
-
-
-def save_plot(figure: Figure, path: Path) -> None:
-    """Write an SVG, the same bytes for the same plot."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="svg", metadata={"Date": None}, bbox_inches="tight")

@@ -11,7 +11,8 @@ from torch import nn
 from ..quantizers.mse import mse_clip
 from ..quantizers.octav import TOLERANCE, octav, octav_clip
 from ..train import TrainConfig, train
-from .files import FAINT, STYLE, save_plot, write_table
+from .files import write_table
+from .plot import COLOURS, FAINT, STYLE
 
 __all__ = ["DISTRIBUTIONS", "Row", "measure", "octav_study", "trained_weights", "write"]
 
@@ -149,9 +150,6 @@ def octav_study(bits: Sequence[int] = range(2, 9), *, seed: int = 0,
     return rows
 
 
-COLOURS = ("#0b6e8a", "#d9822b", "#7a4fa3", "#b3364b")
-
-
 def plot(rows: Sequence[Row], path: Path) -> None:
     """The excess of clip and error, and the steps, by width: signed, unsigned, and trained weights in grey."""
     import matplotlib
@@ -186,13 +184,12 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                                          "steps to 1e-5")):
                 axis.set_ylabel(label)
                 axis.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
-                axis.grid(axis="y", color="#e4e8eb", linewidth=0.6)
-                axis.set_axisbelow(True)
         for axis in axes[1]:
             axis.set_xlabel("bits")
             axis.set_xticks(sorted({row.bits for row in rows}))
         axes[0][1].set_ylim(bottom=-1)
-        save_plot(figure, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})
         pyplot.close(figure)
 
 
