@@ -436,6 +436,70 @@ def methods(
     console.print(f"{output} and {output.with_suffix('.svg')}", highlight=False, soft_wrap=True)
 
 
+@study_app.command("model-size")
+def model_size(
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on.")] = 3,
+    epochs: Annotated[int | None, typer.Option(help="Other than the study's.")] = None,
+    jobs: Annotated[int, typer.Option(help="Trainings at once, one thread each.")] = 2,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
+    ] = None,
+    checkpoints: Annotated[Path, typer.Option(help="What is there is not trained again.")] = BUILD / "studies",
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file; the plot is beside it.")] = BUILD
+    / "reports"
+    / "model-size.csv",
+) -> None:
+    """One weight bitwidth: 1, 2, 4, 8 and mixed weight bits at equal size, by the width of the network.
+
+    Stopped in whatever way, the same command goes on from what is on disk.
+    """
+    import shlex
+
+    from sw.studies import model_size as model_size_study
+
+    console = Console()
+    runs = model_size_study.configurations(
+        seeds=range(seeds), changes={} if epochs is None else {"epochs": epochs}
+    )
+    rows = model_size_study.study(runs, checkpoints, jobs=jobs, directory=data_dir, console=console)
+    console.print(model_size_study.table(rows))
+    model_size_study.write(rows, output, command=shlex.join(["pactolus", *sys.argv[1:]]))
+    model_size_study.draw(rows, output.with_suffix(".svg"))
+    console.print(f"{output} and {output.with_suffix('.svg')}", highlight=False, soft_wrap=True)
+
+
+@study_app.command()
+def pact(
+    epochs: Annotated[int | None, typer.Option(help="Of 12 800 images; other than the study's.")] = None,
+    jobs: Annotated[int, typer.Option(help="Trainings at once, one thread each.")] = 2,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
+    ] = None,
+    checkpoints: Annotated[Path, typer.Option(help="What is there is not trained again.")] = BUILD / "studies" / "pact",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the tables and plots.")] = BUILD / "reports",
+) -> None:
+    """PACT's figures: α over training, the loss against α, λ of α, and the ends quantized or not.
+
+    Stopped in whatever way, the same command goes on from what is on disk.
+    """
+    import shlex
+
+    from sw.studies import pact_figures
+
+    console = Console()
+    configs = pact_figures.configurations(changes={} if epochs is None else {"epochs": epochs})
+    runs = pact_figures.study(configs, checkpoints, jobs=jobs, directory=data_dir, console=console)
+    alphas, losses = pact_figures.figures(configs, checkpoints, directory=data_dir)
+    command = shlex.join(["pactolus", *sys.argv[1:]])
+    for path in (
+        *pact_figures.write(runs, alphas, losses, output, command=command),
+        *pact_figures.draw(runs, alphas, losses, output),
+    ):
+        console.print(str(path), highlight=False, soft_wrap=True)
+
+
 def _width(text: str) -> int:
     if not text.isdecimal():
         raise ValueError(f"Bits must be numbers separated by commas, not {text!r}")

@@ -90,6 +90,8 @@ class TrainConfig:
     seed : :class:`int`
         Of the initial weights, of the order of the images and of their augmentation.
     epochs, batch_size : :class:`int`
+    epoch_images : :class:`int` or ``None``
+        Images of an epoch, drawn anew for each; ``None``: all of them. Metrics and state are kept per epoch.
     learning_rate, momentum, weight_decay : :class:`float`
         SGD with Nesterov momentum. The rate follows half a cosine from ``learning_rate`` to 0, step by step.
     warmup : :class:`float`
@@ -128,6 +130,7 @@ class TrainConfig:
     seed: int = 0
     epochs: int = 60
     batch_size: int = 64
+    epoch_images: int | None = None
     learning_rate: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -143,8 +146,11 @@ class TrainConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name.capitalize()} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         self.precision()
-        for name, lowest in (("epochs", 1), ("batch_size", 2), ("seed", 0), ("validation", 0), ("threads", 1)):
+        for name, lowest in (("epochs", 1), ("batch_size", 2), ("epoch_images", 1), ("seed", 0), ("validation", 0),
+                             ("threads", 1)):
             value = getattr(self, name)
+            if value is None and name == "epoch_images":
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
                 raise ValueError(f"{_words(name)} must be an integer of at least {lowest}, not {value!r}")
         for name in ("learning_rate", "momentum", "weight_decay", "alpha_decay"):
@@ -486,9 +492,10 @@ def train(config: TrainConfig, *, console: Console | None = None, directory: Pat
     progress = rich.progress.Progress(*columns, console=console or Console(quiet=True), disable=console is None)
     dataset = dataset or load(config.data, directory)
     split, validation = held_out(dataset.train, config.validation)
-    steps = len(split) // config.batch_size
+    images = min(len(split), config.epoch_images or len(split))
+    steps = images // config.batch_size
     if steps == 0:
-        raise ValueError(f"Batch size must be at most {len(split)}, the images there are, not {config.batch_size}")
+        raise ValueError(f"Batch size must be at most {images}, the images of an epoch, not {config.batch_size}")
     with _threads(config.threads), torch.random.fork_rng(devices=[]), progress:
         run = _Run(config, steps)
         if state and state.exists():

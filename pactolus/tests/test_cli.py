@@ -42,7 +42,7 @@ def test_version():
 @pytest.mark.parametrize(
     "command",
     ["", "sim", "program", "synth", "train", "export", "verilog", "docs", "report", "report solver", "study",
-     "study methods", "fuzz", "bench", "bench simulation", "bench training"],
+     "study methods", "study model-size", "study pact", "fuzz", "bench", "bench simulation", "bench training"],
 )
 def test_every_command_has_help(command):
     assert "Usage" in pactolus(*command.split(), "--help").stdout

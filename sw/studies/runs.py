@@ -5,13 +5,15 @@ import functools
 import hashlib
 import json
 import multiprocessing
-import queue
+import os
 import statistics
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import rich.progress
 import torch
@@ -90,10 +92,27 @@ def _dataset(name: str, directory: Path | None) -> Dataset:
     return load(name, directory)
 
 
-def _work(index: int, fields: dict, folder: Path, directory: Path | None, reports) -> tuple[int, Run]:
+_reports: Any = None
+
+
+def _begin(reports: Any) -> None:
+    """In every process: where epochs are reported, and an end as soon as the one that began it has ended."""
+    global _reports
+    _reports = reports
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(index: int, fields: dict, folder: Path, directory: Path | None) -> tuple[int, Run]:
     config = TrainConfig(**fields)
     dataset = _dataset(config.data, directory)
-    return index, measure(config, folder, dataset=dataset, report=lambda epochs: reports.put((index, epochs)))
+    return index, measure(config, folder, dataset=dataset, report=lambda epochs: _reports.put((index, epochs)))
 
 
 def measure_all(configs: Sequence[TrainConfig], folder: Path, *, jobs: int = 1, directory: Path | None = None,
@@ -130,20 +149,16 @@ def measure_all(configs: Sequence[TrainConfig], folder: Path, *, jobs: int = 1, 
     context = multiprocessing.get_context("spawn")
     done: dict[int, Run] = {}
     epochs = dict.fromkeys(range(len(configs)), 0)
-    with context.Manager() as manager, progress, ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    reports = context.SimpleQueue()
+    with progress, ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(reports,)) as pool:
         task = progress.add_task("epochs", total=sum(config.epochs for config in configs), runs="", status="")
-        reports = manager.Queue()
         status = ""
-        pending = {pool.submit(_work, i, asdict(config), folder, directory, reports)
-                   for i, config in enumerate(configs)}
+        pending = {pool.submit(_work, i, asdict(config), folder, directory) for i, config in enumerate(configs)}
         try:
             while pending:
                 finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                while True:
-                    try:
-                        index, count = reports.get_nowait()
-                    except queue.Empty:
-                        break
+                while not reports.empty():
+                    index, count = reports.get()
                     epochs[index] = count
                     status = f"{configs[index].name} seed {configs[index].seed}: {count}"
                 for future in finished:

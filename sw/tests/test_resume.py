@@ -184,8 +184,17 @@ def test_held_out_images_are_always_the_same_and_not_trained_with():
 
 
 def test_a_batch_that_cannot_be_filled_is_refused(small):
-    with pytest.raises(ValueError, match=r"^Batch size must be at most 200, the images there are, not 201$"):
+    with pytest.raises(ValueError, match=r"^Batch size must be at most 200, the images of an epoch, not 201$"):
         train(dataclasses.replace(TINY, batch_size=201), dataset=small)
+
+
+def test_an_epoch_can_be_a_part_of_the_images(small):
+    config = dataclasses.replace(TINY, epoch_images=70)
+    result = train(config, dataset=small)
+    rates = learning_rates(config, 4 * 2)
+    assert [e.learning_rate for e in result.epochs] == rates[1::2], "two steps of 32 images an epoch"
+    with pytest.raises(ValueError, match=r"^Batch size must be at most 20, the images of an epoch, not 32$"):
+        train(dataclasses.replace(config, epoch_images=20), dataset=small)
 
 
 def test_single_layers_have_their_own_widths():
@@ -215,6 +224,7 @@ def test_names_say_what_is_trained(change, name):
     ({"width": 0}, "Width must be positive, not 0"), ({"width": "wide"}, "Width must be positive, not 'wide'"),
     ({"warmup": 1.0}, "Warmup must be at least 0 and less than 1, not 1.0"),
     ({"validation": -1}, "Validation must be an integer of at least 0, not -1"),
+    ({"epoch_images": 0}, "Epoch images must be an integer of at least 1, not 0"),
     ({"threads": 0}, "Threads must be an integer of at least 1, not 0"),
     ({"edge_bits": 17}, "Bits must be an integer between 1 and 16, not 17"),
     ({"layer_weight_bits": {"act": 3}}, "Layer of weight bits must be one of stem, block1.conv1, block1.conv2, "

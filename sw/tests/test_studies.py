@@ -4,7 +4,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import os
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +17,7 @@ from rich.console import Console
 
 from sw.data import Dataset, Split, load
 from sw.models import MODELS
-from sw.studies import methods, runs
+from sw.studies import methods, model_size, pact_figures, runs
 from sw.studies.runs import Run, measure, measure_all, spread
 from sw.train import TrainConfig
 
@@ -37,6 +42,28 @@ def test_a_measurement_is_kept_with_the_checkpoint_that_it_is_of(small, tmp_path
     assert unquantized.integer is None and unquantized.accuracy == unquantized.fake_quantized
     ends = dataclasses.replace(TINY, edge_bits=None)
     assert measure(ends, tmp_path, dataset=small).integer is None
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_began_them(tmp_path):
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom sw.studies.runs import measure_all\n"
+        "from sw.train import TrainConfig\nif __name__ == '__main__':\n"
+        "    measure_all([TrainConfig(network='digits-plain', epochs=9999)], Path(sys.argv[1]))\n")
+    (tmp_path / "script.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(tmp_path / "c")], env=environment,
+                          stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not list((tmp_path / "c").glob("*.state")):
+            time.sleep(0.2)
+        process.kill()
+    state = tmp_path / "c" / "digits-plain-fp32-seed0.state"
+    for _ in range(50):
+        before = state.stat().st_mtime_ns
+        time.sleep(2)
+        if state.stat().st_mtime_ns == before:
+            return
+    raise AssertionError("the training goes on")
 
 
 @pytest.mark.slow
@@ -115,6 +142,64 @@ def test_methods_are_written_shown_and_drawn(tmp_path):
     assert ET.fromstring(picture).tag == "{http://www.w3.org/2000/svg}svg"
     methods.draw(rows, tmp_path / "m.svg")
     assert (tmp_path / "m.svg").read_bytes() == picture
+
+
+def test_equal_sizes_are_equal_within_a_tenth():
+    found = model_size.configurations(seeds=(0, 1))
+    assert [name for name, _ in found[:5]] == list(model_size.ASSIGNMENTS) and len(found) == 10
+    sizes = [model_size.model_bits(config) for _, config in found]
+    reference = TrainConfig(network="cnn", data="fashion-mnist", weight_bits=4, activation_bits=4)
+    assert sizes[2] == model_size.model_bits(reference) == 8 * 144 + 4 * (4608 + 18432) + 8 * 5760
+    assert all(abs(size - sizes[2]) <= sizes[2] / 20 for size in sizes)
+    widths = {name: config.width for name, config in found}
+    assert widths["1"] > widths["2"] > widths["mixed"] > widths["4"] == 1 > widths["8"]
+    with pytest.raises(ValueError, match=r"^Size must be one that cnn-fashion-mnist-w4a4 can have within a tenth, not "
+                                         r"1 bits$"):
+        model_size.width_for(reference, 1)
+
+
+def test_model_sizes_are_written_shown_and_drawn(tmp_path):
+    rows = [model_size.Row(weights=name, bits=model_size.model_bits(config),
+                           run=Run(config=config, fake_quantized=90.0, integer=90.0 + i))
+            for i, (name, config) in enumerate(model_size.configurations(seeds=(0, 1)))]
+    model_size.write(rows, tmp_path / "m.csv", command="pactolus study model-size")
+    first, *lines = (tmp_path / "m.csv").read_text().splitlines()
+    assert first == "# pactolus study model-size"
+    found = list(csv.DictReader(lines))
+    assert found[2]["width"] == "1" and found[2]["size_bits"] == "139392" and found[9]["weight_bits"] == "mixed"
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(model_size.table(rows))
+    assert "94.50 ± 3.54" in console.export_text()
+    model_size.draw(rows, tmp_path / "m.svg")
+    assert ET.parse(tmp_path / "m.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_pact_figures_from_training_to_files(tmp_path, monkeypatch):
+    """Everything but the data and the training time is the study's own."""
+    fields = {"network": "digits-plain", "data": "digits", "changes": {"epochs": 2, "epoch_images": 128}}
+    monkeypatch.setattr(pact_figures, "DECAYS", (0.0, 5e-3))
+    monkeypatch.setattr(pact_figures, "ENDS", (None, 8))
+    monkeypatch.setattr(pact_figures, "BITS", (2,))
+    monkeypatch.setattr(pact_figures, "measure_all", lambda configs, folder, **_: [
+        measure(config, folder, dataset=load("digits")) for config in configs])
+    configs = pact_figures.configurations(**fields)
+    assert len(configs) == 5 and len(set(configs.values())) == 3
+    found = pact_figures.study(configs, tmp_path / "c")
+    assert found["alpha", 2, None] == found["decay", 2, 5e-3] == found["ends", 2, 8]
+    assert found["ends", 2, None].integer is None
+    alphas, losses = pact_figures.figures(configs, tmp_path / "c")
+    assert [(c.layer, c.epoch) for c in alphas] == [(f"act{i}", epoch) for i in (1, 2, 3) for epoch in (0, 1, 2)]
+    assert alphas[0].alpha == 10 and alphas[2].alpha < alphas[1].alpha < 10
+    trained = {s.layer: s.loss for s in losses if s.alpha == s.trained_alpha}
+    assert len(losses) == 3 * len(pact_figures.SHARES) and len(set(trained.values())) == 1
+    paths = [*pact_figures.write(found, alphas, losses, tmp_path, command="pactolus study pact"),
+             *pact_figures.draw(found, alphas, losses, tmp_path)]
+    assert [path.name for path in paths] == ["pact-alpha.csv", "pact-loss.csv", "pact-runs.csv", "pact-alpha.svg",
+                                             "pact-runs.svg"]
+    assert all(path.stat().st_size > 0 for path in paths)
+    lines = paths[2].read_text().splitlines()
+    assert lines[0] == "# pactolus study pact" and len(lines) == 2 + 4
+    assert lines[-2].startswith("ends,2,fp32,0.005,") and lines[-2].endswith(",")
 
 
 def test_every_network_with_a_budget_is_one():
