@@ -1,8 +1,8 @@
 """The executor: every tensor of an integer network, exactly.
 
-Products are summed in float64 matrix multiplications where every partial sum is proved to stay below 2**53 (then
-float64 is exact and as fast as a float convolution), in int64 otherwise; the network's own check keeps accumulators
-within 63 bits.
+Products are summed in float32 matrix multiplications where every partial sum is proved to stay below 2**24, in float64
+ones below 2**53 (both are then exact, and as fast as a float convolution), in int64 otherwise; the network's own check
+keeps accumulators within 63 bits.
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ def accumulate(x: np.ndarray, operation: Conv2d, network: IntegerNetwork) -> np.
     """
     source, output = network.tensor(operation.input), network.tensor(operation.output)
     weights = _matrix(operation.scaled_weights(source), operation, source)
-    # Python integers: the largest sum of magnitudes proves that a float64 sum is exact in any order.
+    # Python integers: the largest sum of magnitudes proves that a sum of floats is exact in any order.
     low, high = network.accumulator_bounds(operation)
     largest = int((high.astype(object) - low).max())
-    number = np.float64 if largest < 1 << 53 else np.int64
+    number = np.dtype(np.float32 if largest < 1 << 24 else np.float64 if largest < 1 << 53 else np.int64)
     columns = weights.transpose(0, 2, 1).astype(number)
     frames = max(1, (1 << 24) // max(1, columns.shape[1] * output.shape[1] * output.shape[2] * operation.groups))
     acc = np.empty((x.shape[0], operation.groups, output.shape[1] * output.shape[2], columns.shape[2]), np.int64)

@@ -119,6 +119,15 @@ def test_accumulator_extremes_reach_the_bounds(grid, code, bits):
     assert acc.item() == weight * top * 512 * 9 == (lo if code == "smallest" else hi).item()
 
 
+@pytest.mark.parametrize("count", [258, 259, 2 * 259 + 1])
+def test_sums_about_the_end_of_float32_are_exact(count):
+    """From 259 terms on the sum of 255*255 is an odd number, or one beyond, that float32 does not have."""
+    operation = Conv2d("c", "x", "y", np.full((1, count, 1, 1), 255), 8, Grid.ODD)
+    output = Tensor("y", (1, 1, 1), Kind.ACCUMULATOR, 32, slope=np.ones(1), offset=np.zeros(1))
+    network = IntegerNetwork("edge", (Tensor("x", (count, 1, 1)), output), (operation,))
+    assert execute(network, np.full((1, count, 1, 1), 255))["y"].item() == count * 255 * 255
+
+
 def test_sums_beyond_float64_are_exact(network_maker):
     """16-bit codes and weights over a large K pass 2**53 only in int64; the smallest difference must survive."""
     codes = np.full((1, 1 << 21, 1, 1), 65535)

@@ -80,7 +80,8 @@ def test_a_checkpoint_from_before_there_were_methods_is_dorefa_and_pact(trained,
 
 
 @pytest.mark.parametrize(("weights", "activations"), [
-    ("sawb", "pact"), ("sawb", "pact+"), ("octav", "octav"), ("maxabs", "octav")])
+    ("sawb", "pact"), ("vsquant", "vsquant"),
+    *(pytest.param(*methods, marks=pytest.mark.slow) for methods in (("sawb", "pact+"), ("octav", "octav")))])
 def test_every_method_trains_and_keeps_every_code_on_the_whole_test_split(weights, activations, tmp_path):
     config = dataclasses.replace(QUICK, weights=weights, activations=activations, weight_bits=3, activation_bits=3)
     result = train(config)
@@ -123,8 +124,8 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
      "Network must be one of digits-plain, digits-residual, cnn, resnet-8, resnet-20, not 'resnet'"),
     ({"activation_bits": None}, "Weight bits and activation bits must be both given or both absent, not 2 and None"),
     ({"weight_bits": 0}, "Bits must be an integer between 1 and 16, not 0"),
-    ({"weights": "lsq"}, "Weights must be one of dorefa, sawb, octav, maxabs, not 'lsq'"),
-    ({"activations": "relu"}, "Activations must be one of pact, pact+, octav, not 'relu'"),
+    ({"weights": "lsq"}, "Weights must be one of dorefa, sawb, octav, maxabs, vsquant, not 'lsq'"),
+    ({"activations": "relu"}, "Activations must be one of pact, pact+, octav, vsquant, not 'relu'"),
     ({"weights": "sawb", "weight_bits": 8}, "Bits must be between 1 and 5 for SAWB, not 8"),
     ({"weights": "octav", "weight_bits": 1}, "Bits must be at least 2 for signed OCTAV, not 1"),
     ({"epochs": 0}, "Epochs must be an integer of at least 1, not 0"),
