@@ -54,9 +54,9 @@ STALLS = [
     {"input": 0.5},
     {"output": 0.5},
     dict.fromkeys(STREAMS, 0.3),
-    {"program": 0.97},
-    {"input": 0.97},
-    {"output": 0.97},
+    {"program": 0.92},
+    {"input": 0.92},
+    {"output": 0.92},
 ]
 
 

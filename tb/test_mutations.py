@@ -6,7 +6,7 @@ import pytest
 
 from tb import mutations
 
-SAMPLE = mutations.MUTATIONS[::4]
+SAMPLE = mutations.MUTATIONS[::5]
 
 
 def test_some_faults_are_caught(icarus: str) -> None:

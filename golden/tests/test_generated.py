@@ -269,6 +269,7 @@ def test_resnet20_fits_the_widths(resnet):
     assert network.output.bits <= 32
 
 
+@pytest.mark.slow
 def test_resnet20_of_another_seed_is_another_network():
     network, x = resnet20(seed=3, frames=1)
     assert network.name == "resnet20-3" and len(x) == 1

@@ -95,7 +95,9 @@ STEADY_ARRAY = {"i__valid": 1, "capture": 1, "advance": 0}
 STEADY_UNIT = {"i__valid": 1, "o__ready": 1}
 
 
-@pytest.mark.parametrize("pdk", ["mini", *LIBERTY])
+@pytest.mark.parametrize(
+    "pdk", ["mini", *(pytest.param(name, marks=pytest.mark.slow) if name == "asap7" else name for name in LIBERTY)]
+)
 def test_mapped_array_computes_the_same(pdk, tmp_path):
     target = resolve(pdk, None if pdk == "mini" else full_liberty(pdk))
     design = small_array(pipeline=True)
