@@ -34,7 +34,7 @@ synth: $(VENV)/.synth  ## area per bit width: table, CSV, plot (PDK= LIBERTY=)
 test: $(VENV)/.test  ## every test
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-slow: $(VENV)/.test  ## what is too slow for make test: every planted fault, more networks
+test-slow: $(VENV)/.test $(VENV)/.search  ## what is too slow for make test: every planted fault, more networks
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m slow
 
 lint: $(VENV)/.test  ## ruff and mypy
@@ -55,7 +55,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python must be 3.11 or newer, not " + sys.version.split()[0])'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.sim $(VENV)/.synth $(VENV)/.train: $(VENV)/.%: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/.sim $(VENV)/.synth $(VENV)/.train $(VENV)/.search: $(VENV)/.%: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing what 'make $*' needs ..."
 	@$(call install,$*)
 	@touch $@

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 a check failed (a mismatch, say), 2 a mistake in what was
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import sys
@@ -59,7 +60,8 @@ def main() -> None:
     try:
         app()
     except ModuleNotFoundError as error:
-        extras = {"torch": "train", "sklearn": "train", "pyosys": "synth", "matplotlib": "synth", "onnx": "import"}
+        extras = {"torch": "train", "sklearn": "train", "pyosys": "synth", "matplotlib": "synth", "onnx": "import",
+                  "botorch": "search", "distributed": "search", "numpyro": "search", "jax": "search"}
         extra = extras.get(error.name or "")
         _fail(f"Package {error.name} must be there for this command: pip install 'pactolus[{extra or 'sim'}]'", error)
     except (ValueError, OSError) as error:
@@ -673,3 +675,57 @@ def study_octav(
     rows = octav.octav_study(seed=seed, weights=octav.trained_weights())
     octav.write(rows, output, command=shlex.join(["pactolus", *sys.argv[1:]]))
     Console().print(f"Table and plot are in {output.parent}.", highlight=False, soft_wrap=True)
+
+
+@study_app.command("search")
+def study_search(
+    evaluations: Annotated[int, typer.Option(min=2, help="Of each search.")] = 48,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches of each kind, from seed 0 on.")] = 2,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the training in an evaluation.")] = 6,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the local cluster.")] = 2,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of a Dask cluster instead.")] = None,
+    folder: Annotated[Path, typer.Option(help="What is there is not evaluated again.")] = BUILD / "search",
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file; the plot is beside it.")] = BUILD
+    / "reports"
+    / "search.csv",
+) -> None:
+    """Bits, width and array for accuracy and latency: SAAS models with qLogNEHVI beside Sobol points.
+
+    Stopped in whatever way, the same command goes on from what is on disk.
+    """
+    import shlex
+
+    from distributed import Client, LocalCluster
+
+    from pactolus.search import REFERENCE, SPACE, DigitsObjective
+    from sw.search import Nuts, Saas, Sobol, evaluate_on_dask, search
+    from sw.studies import search as study
+
+    console = Console()
+    with contextlib.ExitStack() as stack:
+        address: str | LocalCluster | None = scheduler
+        if address is None:
+            local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+            address = stack.enter_context(local)
+        client = stack.enter_context(Client(address))
+        results = {}
+        for seed in range(seeds):
+            proposers = {"sobol": Sobol(), "saas": Saas(reference=REFERENCE, nuts=Nuts(warmup=128, samples=128))}
+            for method, propose in proposers.items():
+                results[method, seed] = search(
+                    SPACE,
+                    DigitsObjective(epochs=epochs),
+                    folder / f"{method}-{seed}-{epochs}",
+                    propose=propose,
+                    evaluations=evaluations,
+                    initial=2 * (len(SPACE.choices) + 1),
+                    batch=4,
+                    seed=seed,
+                    evaluate=evaluate_on_dask(client),
+                    show=lambda e: console.print(f"{e.number}: {e.values[0]:.4f}, 2^{-e.values[1]:.2f} cycles"),
+                )
+    study.write_evaluations(results, output, reference=REFERENCE, command=shlex.join(["pactolus", *sys.argv[1:]]))
+    study.plot(results, output.with_suffix(".svg"), reference=REFERENCE)
+    for (method, seed), found in results.items():
+        console.print(f"{method}, seed {seed}: hypervolume {study.volumes(found, REFERENCE)[-1]:.4f}")
+    console.print(f"Table and plot are in {output.parent}.", highlight=False, soft_wrap=True)
