@@ -5,7 +5,6 @@ Exit status: 0 done, 1 a check failed (a mismatch, say), 2 a mistake in what was
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import os
 import sys
@@ -695,22 +694,18 @@ def study_search(
     """
     import shlex
 
-    from distributed import Client, LocalCluster
-
     from pactolus.search import REFERENCE, SPACE, DigitsObjective
-    from sw.search import Nuts, Saas, Sobol, evaluate_on_dask, search
+    from sw.search import Nuts, Proposer, Saas, Sobol, dask_client, evaluate_on_dask, search
     from sw.studies import search as study
 
     console = Console()
-    with contextlib.ExitStack() as stack:
-        address: str | LocalCluster | None = scheduler
-        if address is None:
-            local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-            address = stack.enter_context(local)
-        client = stack.enter_context(Client(address))
-        results = {}
+    proposers: dict[str, Proposer] = {
+        "sobol": Sobol(),
+        "saas": Saas(reference=REFERENCE, nuts=Nuts(warmup=128, samples=128)),
+    }
+    results = {}
+    with dask_client(scheduler, workers=workers) as client:
         for seed in range(seeds):
-            proposers = {"sobol": Sobol(), "saas": Saas(reference=REFERENCE, nuts=Nuts(warmup=128, samples=128))}
             for method, propose in proposers.items():
                 results[method, seed] = search(
                     SPACE,

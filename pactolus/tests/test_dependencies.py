@@ -22,6 +22,7 @@ ALLOWED = {
 EXTRA = {
     "golden/nemo.py": {"onnx"},
     "hw/fusesoc/generator.py": {"fusesoc"},
+    "pactolus/search.py": {"numpy"},
     "sw/search/engine.py": {"distributed"},
     "sw/search/propose.py": {"botorch"},
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +20,7 @@ from .space import Point, Space
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Evaluation", "Objective", "Proposer", "evaluate_here", "evaluate_on_dask", "search"]
+__all__ = ["Evaluation", "Objective", "Proposer", "dask_client", "evaluate_here", "evaluate_on_dask", "search"]
 
 Objective = Callable[[Point], Sequence[float]]
 """Gives a point's objectives, each to be large; the same ones whenever it is called."""
@@ -49,6 +50,20 @@ def evaluate_here(objective: Objective, points: Sequence[tuple[int, Point]]) -> 
     """One after the other, in this process."""
     for number, point in points:
         yield number, objective(point)
+
+
+@contextmanager
+def dask_client(scheduler: str | None = None, *, workers: int = 2) -> Iterator[Client]:
+    """A client of the Dask cluster whose scheduler has that address, or of one of ``workers`` processes made here."""
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        with Client(scheduler) as client:
+            yield client
+    else:
+        with (LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+              Client(cluster) as client):
+            yield client
 
 
 def evaluate_on_dask(client: Client, *, retries: int = 2) -> Evaluate:

@@ -1,7 +1,7 @@
 """The multi-objective search beside Sobol points: the hypervolume at equal evaluations, and what was found."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["plot", "volumes", "write_evaluations"]
 
 LABELS = {"saas": "SAAS + qLogNEHVI", "sobol": "Sobol"}
 
-Results = dict[tuple[str, int], Sequence[Evaluation]]
+Results = Mapping[tuple[str, int], Sequence[Evaluation]]
 """The evaluations of each search, by method and seed."""
 
 
