@@ -36,6 +36,14 @@ bench_app = typer.Typer(help="Measurements of speed; they depend on the machine.
 app.add_typer(bench_app, name="bench")
 
 
+DataDir = Annotated[
+    Path | None,
+    typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
+]
+Jobs = Annotated[int, typer.Option(help="Trainings at once, one thread each.")]
+Checkpoints = Annotated[Path, typer.Option(help="What is there is not trained again.")]
+
+
 class Simulator(enum.Enum):
     """The simulators of the benches."""
 
@@ -308,10 +316,7 @@ def train(
         Path | None, typer.Option(help="TOML file with any field of sw.train.TrainConfig; options come before it.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="digits, fashion-mnist or cifar-10.")] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
-    ] = None,
+    data_dir: DataDir = None,
     bits: Annotated[
         str | None,
         typer.Option(
@@ -402,12 +407,9 @@ def methods(
     bits: Annotated[str, typer.Option(help="Of the middle layers; the baseline is always there.")] = "2,3,4,8",
     seeds: Annotated[int, typer.Option(min=1, help="Of the small CNN; ResNet-8 has one.")] = 3,
     epochs: Annotated[int | None, typer.Option(help="Other than the study's.")] = None,
-    jobs: Annotated[int, typer.Option(help="Trainings at once, one thread each.")] = 2,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
-    ] = None,
-    checkpoints: Annotated[Path, typer.Option(help="What is there is not trained again.")] = BUILD / "studies",
+    jobs: Jobs = 2,
+    data_dir: DataDir = None,
+    checkpoints: Checkpoints = BUILD / "studies",
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV file; the plot is beside it.")] = BUILD
     / "reports"
     / "methods.csv",
@@ -441,12 +443,9 @@ def methods(
 def model_size(
     seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on.")] = 3,
     epochs: Annotated[int | None, typer.Option(help="Other than the study's.")] = None,
-    jobs: Annotated[int, typer.Option(help="Trainings at once, one thread each.")] = 2,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
-    ] = None,
-    checkpoints: Annotated[Path, typer.Option(help="What is there is not trained again.")] = BUILD / "studies",
+    jobs: Jobs = 2,
+    data_dir: DataDir = None,
+    checkpoints: Checkpoints = BUILD / "studies",
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV file; the plot is beside it.")] = BUILD
     / "reports"
     / "model-size.csv",
@@ -473,12 +472,9 @@ def model_size(
 @study_app.command()
 def pact(
     epochs: Annotated[int | None, typer.Option(help="Of 12 800 images; other than the study's.")] = None,
-    jobs: Annotated[int, typer.Option(help="Trainings at once, one thread each.")] = 2,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
-    ] = None,
-    checkpoints: Annotated[Path, typer.Option(help="What is there is not trained again.")] = BUILD / "studies" / "pact",
+    jobs: Jobs = 2,
+    data_dir: DataDir = None,
+    checkpoints: Checkpoints = BUILD / "studies" / "pact",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the tables and plots.")] = BUILD / "reports",
 ) -> None:
     """PACT's figures: α over training, the loss against α, λ of α, and the ends quantized or not.
@@ -526,10 +522,7 @@ def export(
         ),
     ] = None,
     bits: Annotated[int, typer.Option(help="Of weights and activations, with --calibrate.")] = 8,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="PACTOLUS_DATA", help="Folder of the data's files; data in the working directory if none."),
-    ] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Turn a checkpoint into an integer network and its golden vectors, and report on every layer.
 

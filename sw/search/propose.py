@@ -1,6 +1,7 @@
 """What to try next: Sobol points, or what models under a sparse prior expect to enlarge the hypervolume most."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -67,8 +68,10 @@ class Saas:
             candidates = [space.decode(unit) for unit in self._candidates(space, done, count, seed)]
         known = [evaluation.point for evaluation in done]
         points: list[Point] = []
-        for candidate in (*candidates, *Sobol()(space, done, 100 * count, seed), *space.points()[:count]):
-            if len(points) < count and candidate not in known:
+        for candidate in itertools.chain(candidates, Sobol()(space, done, 100 * count, seed), space.points()):
+            if len(points) == count:
+                break
+            if candidate not in known:
                 points.append(candidate)
                 known.append(candidate)
         return points

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Choice", "Point", "Space"]
@@ -60,7 +60,8 @@ class Space:
                                  f"{point.get(choice.name)!r}")
         return [(choice.values.index(point[choice.name]) + 0.5) / len(choice.values) for choice in self.choices]
 
-    def points(self) -> list[Point]:
-        """All of them."""
+    def points(self) -> Iterator[Point]:
+        """All of them, one after the other."""
         names = [choice.name for choice in self.choices]
-        return [dict(zip(names, values)) for values in itertools.product(*(choice.values for choice in self.choices))]
+        for values in itertools.product(*(choice.values for choice in self.choices)):
+            yield dict(zip(names, values))

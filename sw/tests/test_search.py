@@ -29,7 +29,7 @@ def objective(point):
 
 
 def test_points_and_coordinates():
-    assert len(SPACE.points()) == 12
+    assert len(list(SPACE.points())) == 12
     for point in SPACE.points():
         assert SPACE.decode(SPACE.encode(point)) == point
     assert SPACE.decode([1.0, 0.0, 0.3]) == {"a": 4, "b": 0.25, "c": 8}
@@ -161,3 +161,10 @@ def test_saas_enlarges_the_front(tmp_path):
     before, after = (hypervolume([e.values for e in found[:count]], reference) for count in (8, 14))
     assert after > before
     assert json.loads((tmp_path / "saas/search.json").read_text())["propose"][0] == "Saas"
+
+
+def test_saas_runs_out_of_points_only_when_there_are_none(tmp_path, monkeypatch):
+    """What the models propose is known already: every other point of the space comes before a point comes twice."""
+    monkeypatch.setattr(Saas, "_candidates", lambda self, space, done, count, seed: [[0.0] * 3] * count)
+    found = search(SPACE, objective, tmp_path, propose=Saas(reference=(0, 0)), evaluations=12, initial=4, batch=4)
+    assert len({tuple(e.point.values()) for e in found}) == 12
