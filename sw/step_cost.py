@@ -1,11 +1,10 @@
 """What a quantized training step costs: its time over that of the float32 step, method by method, measured in pairs."""
 from __future__ import annotations
 
-import csv
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -15,7 +14,9 @@ from rich.progress import track
 from rich.table import Table
 from torch.nn import functional
 
+from .files import write_csv
 from .models import MODELS, Precision
+from .train import laid_out, threads
 
 __all__ = ["METHODS", "StepCost", "measure", "table", "write"]
 
@@ -54,8 +55,7 @@ class _Trained:
     """A model and its optimizer, a step at a time."""
 
     def __init__(self, network: str, precision: Precision, images: torch.Tensor):
-        self.model = MODELS[network](precision, shape=tuple(images.shape[1:]))
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.model = laid_out(MODELS[network](precision, shape=tuple(images.shape[1:])), torch.channels_last)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
@@ -109,9 +109,7 @@ def measure(network: str = "cnn", *, shape: tuple[int, int, int] = (1, 28, 28), 
     for weights, activations in methods:
         precisions[f"{weights}, {activations}"] = Precision(
             weight_bits=bits, activation_bits=bits, weights=weights, activations=activations)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         trained = {name: _Trained(network, precision, images) for name, precision in precisions.items()}
         times: dict[str, list[float]] = {name: [] for name in trained}
         names = list(trained)
@@ -122,8 +120,6 @@ def measure(network: str = "cnn", *, shape: tuple[int, int, int] = (1, 28, 28), 
                 seconds = trained[name].step(images, labels)
                 if number >= 0:
                     times[name].append(seconds)
-    finally:
-        torch.set_num_threads(threads)
     costs = []
     for name in names[1:]:
         ratios = [mine / reference for mine, reference in zip(times[name], times[FLOAT], strict=True)]
@@ -146,11 +142,7 @@ def table(costs: Sequence[StepCost]) -> Table:
 
 def write(costs: Sequence[StepCost], path: Path, *, command: str) -> None:
     """Write one line per method; the first line, a comment, names the command that made the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        file.write(f"# {command}\n")
-        writer = csv.DictWriter(file, [field.name for field in fields(StepCost)], lineterminator="\n")
-        writer.writeheader()
-        for cost in costs:
-            row = asdict(cost)
-            writer.writerow(row | {name: f"{row[name]:.3f}" for name in ("milliseconds", "ratio", "low", "high")})
+    def line(cost: StepCost) -> list[object]:
+        return [f"{value:.3f}" if isinstance(value, float) else value for value in astuple(cost)]
+
+    write_csv(path, [field.name for field in fields(StepCost)], map(line, costs), command=command)

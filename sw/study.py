@@ -4,7 +4,6 @@ It trains what is not trained yet, exports, and counts right answers of the inte
 """
 from __future__ import annotations
 
-import csv
 import itertools
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +15,9 @@ import rich.table
 from rich.console import Console
 
 from .data import load
-from .export import integer_accuracy
-from .train import TrainConfig, accuracy, train, trained
+from .files import write_csv
+from .studies.runs import accuracies, mean_and_deviation, percent
+from .train import TrainConfig, train, trained
 
 __all__ = ["DIGITS", "Accuracy", "accuracy_table", "study", "write_accuracies"]
 
@@ -94,9 +94,7 @@ def study(networks: Sequence[str] = DIGITS,
         model = trained(config, checkpoints, console=console, dataset=dataset) if checkpoints else train(
             config, console=console, dataset=dataset).model
         label = config.name.removeprefix(f"{config.network}-")
-        whole = config.weight_bits is not None and config.edge_bits is not None
-        integer = 100 * integer_accuracy(model, dataset.test) if whole else None
-        rows.append(Accuracy(config.network, label, config.seed, 100 * accuracy(model, dataset.test), integer))
+        rows.append(Accuracy(config.network, label, config.seed, *accuracies(config, model, dataset.test)))
     return rows
 
 
@@ -113,25 +111,14 @@ def accuracy_table(rows: Sequence[Accuracy]) -> rich.table.Table:
         mean = statistics.mean(row.accuracy for row in group)
         baseline = groups.get((network, "fp32"))
         against = "" if baseline is None else f"{mean - statistics.mean(row.accuracy for row in baseline):+.2f}"
-        integer = "" if group[0].integer is None else _mean_and_deviation([row.accuracy for row in group])
-        table.add_row(network, bits, integer, _mean_and_deviation([row.fake_quantized for row in group]), against,
+        integer = "" if group[0].integer is None else mean_and_deviation([row.accuracy for row in group])
+        table.add_row(network, bits, integer, mean_and_deviation([row.fake_quantized for row in group]), against,
                       str(len(group)))
     return table
 
 
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-
-
 def write_accuracies(rows: Sequence[Accuracy], path: Path, *, command: str) -> None:
     """Write one line per run; the first line, a comment, names the command that made the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        file.write(f"# {command}\n")
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["network", "bits", "seed", "fake_quantized_percent", "integer_percent"])
-        for row in rows:
-            integer = "" if row.integer is None else f"{row.integer:.4f}"
-            writer.writerow([row.network, row.bits, row.seed, f"{row.fake_quantized:.4f}", integer])
+    names = ["network", "bits", "seed", "fake_quantized_percent", "integer_percent"]
+    write_csv(path, names, ([row.network, row.bits, row.seed, percent(row.fake_quantized), percent(row.integer)]
+                            for row in rows), command=command)

@@ -6,14 +6,11 @@ scratch with the hyper-parameters of their float32 baseline, as in the PACT pape
 """
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import math
-import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +26,7 @@ from torch import nn
 from torch.nn import functional
 
 from .data import AUGMENTATIONS, SHAPES, Dataset, Split, augment, load
+from .files import write_atomically, write_csv
 from .layers import (
     ActivationQuantizer,
     OctavActivation,
@@ -45,14 +43,15 @@ __all__ = [
     "TrainResult",
     "accuracy",
     "held_out",
+    "laid_out",
     "learning_rates",
     "load_checkpoint",
     "parameter_groups",
     "read_toml",
     "save_checkpoint",
+    "threads",
     "train",
     "trained",
-    "write_atomically",
     "write_metrics",
 ]
 
@@ -176,6 +175,11 @@ class TrainConfig:
         return Precision(weight_bits=self.weight_bits, activation_bits=self.activation_bits, edge_bits=self.edge_bits,
                          shortcut_bits=self.shortcut_bits, weights=self.weights, activations=self.activations,
                          clip=self.alpha)
+
+    @property
+    def has_integers(self) -> bool:
+        """Whether the network can be exported: it is quantized, and its ends are too."""
+        return self.weight_bits is not None and self.edge_bits is not None
 
     @property
     def name(self) -> str:
@@ -361,7 +365,8 @@ def held_out(split: Split, count: int) -> tuple[Split, Split]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """So many of PyTorch's threads for as long as the context lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -370,8 +375,9 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _laid_out(model: nn.Module, memory: torch.memory_format) -> nn.Module:
-    return model.to(memory_format=memory)  # type: ignore[call-overload]
+def laid_out(model: nn.Module, memory: torch.memory_format) -> nn.Module:
+    """The model itself, its weights in a memory format."""
+    return model.to(memory_format=memory)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
 class _Run:
@@ -383,7 +389,7 @@ class _Run:
         self.epochs: list[Epoch] = []
         # Twice as fast for maps of this size; on the digits' 8×8 it would be slower.
         self.memory = torch.contiguous_format if config.data == "digits" else torch.channels_last
-        self.model = _laid_out(config.build(), self.memory)
+        self.model = laid_out(config.build(), self.memory)
         self.optimizer = torch.optim.SGD(
             parameter_groups(self.model, weight_decay=config.weight_decay, alpha_decay=config.alpha_decay),
             lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
@@ -496,7 +502,7 @@ def train(config: TrainConfig, *, console: Console | None = None, directory: Pat
     steps = images // config.batch_size
     if steps == 0:
         raise ValueError(f"Batch size must be at most {images}, the images of an epoch, not {config.batch_size}")
-    with _threads(config.threads), torch.random.fork_rng(devices=[]), progress:
+    with threads(config.threads), torch.random.fork_rng(devices=[]), progress:
         run = _Run(config, steps)
         if state and state.exists():
             run.resume(state)
@@ -511,7 +517,7 @@ def train(config: TrainConfig, *, console: Console | None = None, directory: Pat
                 report(last.epoch)
             progress.update(task, status=f"epoch {last.epoch} of {config.epochs}  loss {last.loss:.4f}")
         # As a checkpoint brings it back: the order of sums, and so the last bits, depend on the memory format.
-        model = _laid_out(run.model.eval(), torch.contiguous_format)
+        model = laid_out(run.model.eval(), torch.contiguous_format)
         result = TrainResult(config, model, tuple(run.epochs), accuracy(model, split), accuracy(model, dataset.test))
         progress.update(task, status=f"loss {run.epochs[-1].loss:.4f}  test {100 * result.test_accuracy:.2f} %")
     return result
@@ -551,27 +557,14 @@ def trained(config: TrainConfig, folder: Path, *, console: Console | None = None
 
 def write_metrics(result: TrainResult, path: Path) -> None:
     """Write one line per epoch, with every clip in a column ``clip:MODULE``; the accuracies in percent."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    clips = [name for name, _ in result.epochs[0].clips]
-    writer.writerow(["epoch", "learning_rate", "loss", "train_percent", "validation_percent",
-                     *(f"clip:{name}" for name in clips)])
-    for row in result.epochs:
+    def line(row: Epoch) -> list[object]:
         validation = "" if row.validation_accuracy is None else f"{100 * row.validation_accuracy:.4f}"
-        writer.writerow([row.epoch, f"{row.learning_rate:.6g}", f"{row.loss:.6f}", f"{100 * row.train_accuracy:.4f}",
-                         validation, *(f"{clip:.6g}" for _, clip in row.clips)])
-    write_atomically(path, text.getvalue().encode())
+        return [row.epoch, f"{row.learning_rate:.6g}", f"{row.loss:.6f}", f"{100 * row.train_accuracy:.4f}", validation,
+                *(f"{clip:.6g}" for _, clip in row.clips)]
 
-
-def write_atomically(path: Path, contents: bytes) -> None:
-    """Replace a file in one piece: whenever the process or the machine stops, the old or the new one is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    names = ["epoch", "learning_rate", "loss", "train_percent", "validation_percent",
+             *(f"clip:{name}" for name, _ in result.epochs[0].clips)]
+    write_csv(path, names, map(line, result.epochs))
 
 
 def _packed(tensors: Mapping[str, torch.Tensor], kind: str, header: dict) -> bytes:

@@ -8,13 +8,13 @@ changes anything.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..files import write_atomically
 from .space import Point, Space
 
 if TYPE_CHECKING:
@@ -161,11 +161,4 @@ def _read(path: Path) -> Evaluation:
 
 
 def _write(path: Path, value: Any) -> None:
-    """All of it, or nothing if killed meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    write_atomically(path, json.dumps(value).encode())

@@ -1,8 +1,6 @@
 """Methods × bits: what each method's integer network answers right on Fashion-MNIST, by bits, over several seeds."""
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +9,10 @@ import rich.box
 import rich.table
 from rich.console import Console
 
-from ..train import TrainConfig, write_atomically
+from ..files import write_csv
+from ..train import TrainConfig
 from .plot import COLOURS, FAINT, figure
-from .runs import Run, measure_all, spread
+from .runs import Run, mean_and_deviation, measure_all, percent, spread
 
 __all__ = ["BUDGETS", "METHODS", "Method", "Row", "configurations", "draw", "study", "table", "write"]
 
@@ -150,29 +149,22 @@ def table(rows: Sequence[Row]) -> rich.table.Table:
         against = f"{mean - spread([run.accuracy for run in baseline])[0]:+.2f}" if baseline and bits else ""
         integers = [run.integer for run in runs if run.integer is not None]
         result.add_row(network, METHODS[method].title, "" if bits is None else str(bits),
-                       _text(integers) if integers else "", _text([run.fake_quantized for run in runs]), against,
-                       str(len(runs)))
+                       mean_and_deviation(integers) if integers else "",
+                       mean_and_deviation([run.fake_quantized for run in runs]), against, str(len(runs)))
     return result
-
-
-def _text(values: Sequence[float]) -> str:
-    mean, deviation = spread(values)
-    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
 
 
 def write(rows: Sequence[Row], path: Path, *, command: str) -> None:
     """Write one line per run; the first line, a comment, names the command that made the file."""
-    text = io.StringIO()
-    text.write(f"# {command}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["network", "method", "weights", "activations", "bits", "seed", "epochs", "fake_quantized_percent",
-                     "integer_percent"])
-    for row in rows:
+    def line(row: Row) -> list[object]:
         config, run = row.run.config, row.run
         quantizers = (config.weights, config.activations) if row.bits else ("", "")
-        writer.writerow([config.network, row.method, *quantizers, row.bits or "", config.seed, config.epochs,
-                         f"{run.fake_quantized:.4f}", "" if run.integer is None else f"{run.integer:.4f}"])
-    write_atomically(path, text.getvalue().encode())
+        return [config.network, row.method, *quantizers, row.bits or "", config.seed, config.epochs,
+                percent(run.fake_quantized), percent(run.integer)]
+
+    names = ["network", "method", "weights", "activations", "bits", "seed", "epochs", "fake_quantized_percent",
+             "integer_percent"]
+    write_csv(path, names, map(line, rows), command=command)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

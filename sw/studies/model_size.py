@@ -4,9 +4,7 @@ After Chin et al., "One Weight Bitwidth to Rule Them All" (arXiv 2008.09916): na
 """
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,12 @@ import rich.table
 import torch
 from rich.console import Console
 
+from ..files import write_csv
 from ..layers import QuantizedWeight
-from ..train import TrainConfig, write_atomically
+from ..train import TrainConfig
 from .methods import BUDGETS
 from .plot import COLOURS, FAINT, figure
-from .runs import Run, measure_all, spread
+from .runs import Run, mean_and_deviation, measure_all, percent, spread
 
 __all__ = ["ASSIGNMENTS", "Row", "configurations", "draw", "model_bits", "study", "table", "width_for", "write"]
 
@@ -87,7 +86,7 @@ def configurations(network: str = "cnn", *, data: str = "fashion-mnist", seeds: 
         Fields that differ from :data:`sw.studies.methods.BUDGETS`.
     """
     fields: dict = {**BUDGETS[network], "activation_bits": 4, **(changes or {})}
-    configs = {name: TrainConfig(network=network, data=data, **fields, **bits)  # type: ignore[arg-type]
+    configs = {name: TrainConfig(**{"network": network, "data": data, **fields, **bits})
                for name, bits in ASSIGNMENTS.items()}
     target = model_bits(configs[reference])
     configs = {name: width_for(config, target) for name, config in configs.items()}
@@ -112,24 +111,21 @@ def table(rows: Sequence[Row]) -> rich.table.Table:
     for title in ("weight bits", "width", "size (bits)", "integers", "seeds"):
         result.add_column(title, justify="right", no_wrap=True)
     for name, group in _groups(rows).items():
-        mean, deviation = spread([row.run.accuracy for row in group])
-        text = f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+        text = mean_and_deviation([row.run.accuracy for row in group])
         result.add_row(name, f"{group[0].run.config.width:.3f}", str(group[0].bits), text, str(len(group)))
     return result
 
 
 def write(rows: Sequence[Row], path: Path, *, command: str) -> None:
     """Write one line per run; the first line, a comment, names the command that made the file."""
-    text = io.StringIO()
-    text.write(f"# {command}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["network", "weight_bits", "width", "size_bits", "seed", "epochs", "fake_quantized_percent",
-                     "integer_percent"])
-    for row in rows:
+    def line(row: Row) -> list[object]:
         config = row.run.config
-        writer.writerow([config.network, row.weights, f"{config.width:g}", row.bits, config.seed, config.epochs,
-                         f"{row.run.fake_quantized:.4f}", f"{row.run.accuracy:.4f}"])
-    write_atomically(path, text.getvalue().encode())
+        return [config.network, row.weights, f"{config.width:g}", row.bits, config.seed, config.epochs,
+                percent(row.run.fake_quantized), percent(row.run.accuracy)]
+
+    names = ["network", "weight_bits", "width", "size_bits", "seed", "epochs", "fake_quantized_percent",
+             "integer_percent"]
+    write_csv(path, names, map(line, rows), command=command)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..files import write_table
 from ..quantizers.mse import mse_clip
 from ..quantizers.octav import TOLERANCE, octav, octav_clip
 from ..train import TrainConfig, train
-from .files import write_table
 from .plot import COLOURS, FAINT, STYLE
 
 __all__ = ["DISTRIBUTIONS", "Row", "measure", "octav_study", "trained_weights", "write"]

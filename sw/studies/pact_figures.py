@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ from rich.console import Console
 from torch.nn import functional
 
 from ..data import Split, load
+from ..files import write_csv
 from ..layers import PactActivation
-from ..train import TrainConfig, load_checkpoint, write_atomically
+from ..train import TrainConfig, load_checkpoint
 from .plot import COLOURS, FAINT, figure
-from .runs import Run, measure_all
+from .runs import Run, measure_all, percent
 
 __all__ = ["BITS", "DECAYS", "ENDS", "Clip", "Loss", "clips", "configurations", "draw", "figures", "losses", "study",
            "write"]
@@ -140,23 +140,20 @@ def _ends(bits: object) -> str:
 def write(runs: Mapping[tuple[str, int, object], Run], alphas: Sequence[Clip], swept: Sequence[Loss], folder: Path, *,
           command: str) -> list[Path]:
     """Write ``pact-alpha.csv``, ``pact-loss.csv`` and ``pact-runs.csv``; each names the command that made it."""
-    tables: dict[str, list[list[object]]] = {
+    tables: dict[str, list[list]] = {
         "pact-alpha": [["bits", "layer", "epoch", "alpha"],
                        *([c.bits, c.layer, c.epoch, f"{c.alpha:.6g}"] for c in alphas)],
         "pact-loss": [["bits", "layer", "alpha", "trained_alpha", "loss"],
                       *([s.bits, s.layer, f"{s.alpha:.6g}", f"{s.trained_alpha:.6g}", f"{s.loss:.6f}"] for s in swept)],
         "pact-runs": [["figure", "bits", "edge_bits", "alpha_decay", "fake_quantized_percent", "integer_percent"],
                       *([kind, bits, _ends(run.config.edge_bits), f"{run.config.alpha_decay:g}",
-                         f"{run.fake_quantized:.4f}", "" if run.integer is None else f"{run.integer:.4f}"]
+                         percent(run.fake_quantized), percent(run.integer)]
                         for (kind, bits, _), run in runs.items() if kind != "alpha")],
     }
     paths = []
-    for name, rows in tables.items():
-        text = io.StringIO()
-        text.write(f"# {command}\n")
-        csv.writer(text, lineterminator="\n").writerows(rows)
+    for name, (names, *rows) in tables.items():
         paths.append(folder / f"{name}.csv")
-        write_atomically(paths[-1], text.getvalue().encode())
+        write_csv(paths[-1], names, rows, command=command)
     return paths
 
 

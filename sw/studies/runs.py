@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import rich.progress
-import torch
 from rich.console import Console
+from torch import nn
 
-from ..data import Dataset, load
+from ..data import Dataset, Split, load
 from ..export import integer_accuracy
-from ..train import TrainConfig, accuracy, trained, write_atomically
+from ..files import write_atomically
+from ..train import TrainConfig, accuracy, threads, trained
 
-__all__ = ["Run", "measure", "measure_all", "spread"]
+__all__ = ["Run", "accuracies", "mean_and_deviation", "measure", "measure_all", "percent", "spread"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,12 @@ class Run:
     def accuracy(self) -> float:
         """Of what would be used: the integer network where there is one."""
         return self.fake_quantized if self.integer is None else self.integer
+
+
+def accuracies(config: TrainConfig, model: nn.Module, split: Split) -> tuple[float, float | None]:
+    """Right answers in percent: of the module's own forward in float32, and of the integer network if there is one."""
+    integer = 100 * integer_accuracy(model, split) if config.has_integers else None
+    return 100 * accuracy(model, split), integer
 
 
 def measure(config: TrainConfig, folder: Path, *, dataset: Dataset, report=None) -> Run:
@@ -73,14 +80,9 @@ def measure(config: TrainConfig, folder: Path, *, dataset: Dataset, report=None)
             return Run(config=config, fake_quantized=known["fake_quantized"], integer=known["integer"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        whole = config.weight_bits is not None and config.edge_bits is not None
-        run = Run(config=config, fake_quantized=100 * accuracy(model, dataset.test),
-                  integer=100 * integer_accuracy(model, dataset.test) if whole else None)
-    finally:
-        torch.set_num_threads(threads)
+    with threads(config.threads):
+        fake_quantized, integer = accuracies(config, model, dataset.test)
+    run = Run(config=config, fake_quantized=fake_quantized, integer=integer)
     values = {"sha256": digest, "fake_quantized": run.fake_quantized, "integer": run.integer}
     write_atomically(path, json.dumps(values).encode())
     return run
@@ -182,3 +184,14 @@ def measure_all(configs: Sequence[TrainConfig], folder: Path, *, jobs: int = 1, 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and standard deviation (n − 1) of a sample; ``None`` for a sample of one."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """:func:`spread` for people."""
+    mean, deviation = spread(values)
+    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def percent(value: float | None) -> str:
+    """An accuracy in a table's file; empty if there is none."""
+    return "" if value is None else f"{value:.4f}"

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from ..files import write_csv
 from ..search import Evaluation, front, hypervolume
 from .plot import COLOURS, FAINT, figure
 
@@ -24,15 +24,12 @@ def volumes(evaluations: Sequence[Evaluation], reference: tuple[float, float]) -
 
 def write_evaluations(results: Results, path: Path, *, reference: tuple[float, float], command: str) -> None:
     """One line per evaluation: the search, the point, both objectives and the hypervolume so far."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = list(next(iter(results.values()))[0].point)
-    with path.open("w", encoding="utf-8") as file:
-        file.write(f"# {command}\n{','.join(['method', 'seed', 'number', *names])},accuracy,minus_log2_cycles,volume\n")
-        for (method, seed), evaluations in results.items():
-            for evaluation, volume in zip(evaluations, volumes(evaluations, reference)):
-                cells: list[Any] = [method, seed, evaluation.number, *(evaluation.point[name] for name in names),
-                                    *(f"{value:.6g}" for value in (*evaluation.values, volume))]
-                file.write(",".join(map(str, cells)) + "\n")
+    write_csv(path, ["method", "seed", "number", *names, "accuracy", "minus_log2_cycles", "volume"], (
+        [method, seed, evaluation.number, *(evaluation.point[name] for name in names),
+         *(f"{value:.6g}" for value in (*evaluation.values, volume))]
+        for (method, seed), evaluations in results.items()
+        for evaluation, volume in zip(evaluations, volumes(evaluations, reference))), command=command)
 
 
 def plot(results: Results, path: Path, *, reference: tuple[float, float]) -> None:
