@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import math
 import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from .graph import Recorder, unused
 from .layers import GlobalAveragePool, InputQuantizer, QuantConv2d, QuantLinear, ResidualAdd
 from .models import WEIGHTS, Precision
 from .quantizers import WeightQuantizer
@@ -167,28 +168,13 @@ class _Tracer(fx.Tracer):
         return isinstance(m, tuple(_MODULES)) or super().is_leaf_module(m, module_qualified_name)
 
 
-class _Recorder(fx.Interpreter):
-    """Keeps what every node gives, tensors as they are when it has just run."""
-
-    def __init__(self, module: fx.GraphModule):
-        super().__init__(module)
-        self.results: dict[str, Any] = {}
-
-    def run_node(self, n: fx.Node):
-        result = super().run_node(n)
-        self.results[n.name] = result.clone() if isinstance(result, torch.Tensor) else result
-        return result
-
-
 def _record(model: fx.GraphModule, batch: torch.Tensor) -> dict[str, Any]:
-    recorder = _Recorder(copy.deepcopy(model))
+    recorder = Recorder(copy.deepcopy(model))
     recorder.extra_traceback = False
     try:
-        with torch.no_grad():
-            recorder.run(batch)
+        return recorder.record(batch)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"Model must take inputs of shape {tuple(batch.shape[1:])}: {error}") from None
-    return recorder.results
 
 
 @dataclass(frozen=True)
@@ -331,7 +317,7 @@ class _Swap:
         self.modules = dict(model.named_modules())
         self.labels: dict[str, str] = {}
         for node in graph.nodes:
-            self.labels[node.name] = self._unused(self._path(node), self.labels.values())
+            self.labels[node.name] = unused(self._path(node), self.labels.values())
         self.values: dict[fx.Node, _Value] = {}
         self.weights: dict[str, _Weight] = {}
         self.activations: dict[str, _Activation] = {}
@@ -350,13 +336,9 @@ class _Swap:
         what = str(getattr(node.target, "__name__", node.target)).strip("_")
         return f"{owner}.{what}" if owner else what
 
-    @staticmethod
-    def _unused(path: str, taken: Collection[str]) -> str:
-        return next(p for p in (path, *(f"{path}_{i}" for i in range(2, len(taken) + 3))) if p not in taken)
-
     def _new_path(self, path: str) -> str:
         """A path for a module that the float model does not have there."""
-        return self._unused(path, {*self.modules, *self.activations, *self.kept})
+        return unused(path, {*self.modules, *self.activations, *self.kept})
 
     def _place(self, node: fx.Node) -> str:
         """Where the module that comes for ``node`` goes: to its own path, if nothing is there yet."""
@@ -560,10 +542,10 @@ class _Swap:
             self._refuse(label, f"{type(module).__name__} must directly follow a convolution or a linear layer")
             return
         path = str(node.target)
-        module = self.kept.setdefault(path, copy.deepcopy(module))  # type: ignore[assignment]
+        kept = self.kept.setdefault(path, copy.deepcopy(module))
         norms = self.weights[value.layer].norms
-        if not any(norm is module for norm in norms):
-            norms.append(module)
+        if not any(norm is kept for norm in norms):
+            norms.append(kept)
         self.values[node] = dataclasses.replace(value, norm=True, label=label)
 
     def _relu(self, node: fx.Node, module: nn.Module | None) -> None:

@@ -26,6 +26,7 @@ from golden.network import (
 )
 from golden.requantize import Solution, Widths, fold, solve, solve_channels
 
+from ..graph import unused
 from ..layers import (
     ActivationQuantizer,
     GlobalAveragePool,
@@ -39,7 +40,7 @@ from ..layers import (
 )
 from ..quantizers import VectorWeightQuantizer
 from .report import ExportError, LayerReport
-from .trace import FINE, Recorder, labels, unused
+from .trace import FINE, CodeRecorder, labels
 from .values import Average, Channels, Code, Norm, Result, Sum, Value
 
 __all__ = ["Builder"]
@@ -70,7 +71,7 @@ class Builder:
             if isinstance(module, OctavActivation | VsQuantActivation) and not module.calibrated:
                 what = "clip" if isinstance(module, OctavActivation) else "scales"
                 raise self._refusal(node, f"must be trained or calibrated: it has no {what} yet")
-        self.recorded = Recorder(model, graph).record(sample)
+        self.recorded = CodeRecorder(model, graph).record(sample)
         self.tensors: list[Tensor] = []
         self.operations: list[Operation] = []
         self.layers: list[LayerReport] = []

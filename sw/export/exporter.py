@@ -21,7 +21,7 @@ from ..layers import InputQuantizer, frozen
 from ..train import load_checkpoint
 from .builder import Builder
 from .report import ExportReport
-from .trace import Recorder, differences, trace
+from .trace import CodeRecorder, differences, trace
 
 __all__ = ["Export", "export", "export_checkpoint", "integer_accuracy", "logits"]
 
@@ -89,7 +89,7 @@ def export(model: nn.Module, sample: torch.Tensor, *, name: str = "network", lim
     for start in range(0, len(sample), BATCH):
         part = sample[start:start + BATCH]
         values = execute(network, exported.encode(part))
-        float64, float32 = (differences(network, values, Recorder(m, graph).record(part.to(dtype)), builder.nodes)
+        float64, float32 = (differences(network, values, CodeRecorder(m, graph).record(part.to(dtype)), builder.nodes)
                             for m, dtype in ((reference, torch.float64), (trained, torch.float32)))
         layers = [dataclasses.replace(
             layer, compared=layer.compared + values[layer.tensor].size,

@@ -1,18 +1,17 @@
 """The graph of a model, the names of its nodes, and a forward pass that keeps every node's result."""
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 import torch
 from torch import fx, nn
 
 from golden.network import IntegerNetwork, Kind
 
+from ..graph import Recorder, unused
 from ..layers import ActivationQuantizer, GlobalAveragePool, QuantizedWeight, ResidualAdd, VsQuantActivation
 from .report import ExportError
 
-__all__ = ["FINE", "Recorder", "differences", "labels", "trace", "unused"]
+__all__ = ["FINE", "CodeRecorder", "differences", "labels", "trace"]
 
 FINE = ".fine"
 """What is appended to the name of a quantizer with dynamic vector scales for the codes before it."""
@@ -36,11 +35,6 @@ def labels(graph: fx.Graph) -> dict[fx.Node, str]:
     return labels
 
 
-def unused(name: str, taken: Collection[str]) -> str:
-    """``name``, or its first numbered form that is not taken."""
-    return next(n for n in (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
-
-
 def trace(model: nn.Module) -> fx.Graph:
     """The graph of the model's forward, without what its result does not need."""
     try:
@@ -51,24 +45,15 @@ def trace(model: nn.Module) -> fx.Graph:
     return graph
 
 
-class Recorder(fx.Interpreter):
-    """Runs a graph and keeps every quantizer's codes and every other node's result, by node name."""
+class CodeRecorder(Recorder):
+    """Keeps every quantizer's codes (int64) in place of its result."""
 
     def __init__(self, model: nn.Module, graph: fx.Graph):
         super().__init__(fx.GraphModule(model, graph))
-        self.results: dict[str, torch.Tensor] = {}
-
-    def record(self, sample: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Codes (int64) or real results, by node name, for a batch."""
-        with torch.no_grad():
-            self.run(sample)
-        return self.results
 
     def run_node(self, n: fx.Node):
-        """Run one node and keep its result."""
+        """Run one node and keep its codes or its result."""
         result = super().run_node(n)
-        # A copy: an in-place sum (out += identity) would change what was recorded.
-        self.results[n.name] = result.clone() if isinstance(result, torch.Tensor) else result
         if n.op == "call_module":
             module = self.fetch_attr(str(n.target))
             if isinstance(module, ActivationQuantizer):
