@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import os
+import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -85,6 +86,11 @@ def _fail(sentence: str, error: Exception, *, status: int = 2) -> None:
         raise error
     Console(stderr=True).print(f"pactolus: {sentence}", markup=False, highlight=False, soft_wrap=True)
     sys.exit(status)
+
+
+def _command() -> str:
+    """What was typed, for the first line of a table's file."""
+    return shlex.join(["pactolus", *sys.argv[1:]])
 
 
 def _print_version(wanted: bool) -> None:
@@ -177,8 +183,6 @@ def bench_training(
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV file.")] = BUILD / "reports" / "training-step.csv",
 ) -> None:
     """Measure what a training step costs by method, as a ratio to the float32 step beside it."""
-    import shlex
-
     from sw import step_cost
 
     console = Console()
@@ -189,7 +193,7 @@ def bench_training(
         for cost in step_cost.measure(network, bits=_width(width), batch=batch, rounds=rounds, console=console)
     ]
     console.print(step_cost.table(costs))
-    step_cost.write(costs, output, command=shlex.join(["pactolus", *sys.argv[1:]]))
+    step_cost.write(costs, output, command=_command())
     console.print(f"Written to {output}.", highlight=False)
 
 
@@ -353,8 +357,6 @@ def train(
     A run that was stopped, in whatever way, goes on from its last epoch when the command is given again, and ends with
     the same bytes. The metrics of every epoch are in a CSV file beside the checkpoint.
     """
-    import shlex
-
     from sw.study import DIGITS, accuracy_table, study, write_accuracies
     from sw.train import read_toml
 
@@ -397,7 +399,7 @@ def train(
     console.print(accuracy_table(rows))
     console.print(f"Checkpoints are in {checkpoints}.", highlight=False, soft_wrap=True)
     if table is not None:
-        write_accuracies(rows, table, command=shlex.join(["pactolus", *sys.argv[1:]]))
+        write_accuracies(rows, table, command=_command())
 
 
 @study_app.command()
@@ -418,8 +420,6 @@ def methods(
 
     Stopped in whatever way, the same command goes on from what is on disk.
     """
-    import shlex
-
     from sw.studies import methods as methods_study
 
     console = Console()
@@ -434,7 +434,7 @@ def methods(
         )
     rows = methods_study.study(runs, checkpoints, jobs=jobs, directory=data_dir, console=console)
     console.print(methods_study.table(rows))
-    methods_study.write(rows, output, command=shlex.join(["pactolus", *sys.argv[1:]]))
+    methods_study.write(rows, output, command=_command())
     methods_study.draw(rows, output.with_suffix(".svg"))
     console.print(f"{output} and {output.with_suffix('.svg')}", highlight=False, soft_wrap=True)
 
@@ -454,8 +454,6 @@ def model_size(
 
     Stopped in whatever way, the same command goes on from what is on disk.
     """
-    import shlex
-
     from sw.studies import model_size as model_size_study
 
     console = Console()
@@ -464,7 +462,7 @@ def model_size(
     )
     rows = model_size_study.study(runs, checkpoints, jobs=jobs, directory=data_dir, console=console)
     console.print(model_size_study.table(rows))
-    model_size_study.write(rows, output, command=shlex.join(["pactolus", *sys.argv[1:]]))
+    model_size_study.write(rows, output, command=_command())
     model_size_study.draw(rows, output.with_suffix(".svg"))
     console.print(f"{output} and {output.with_suffix('.svg')}", highlight=False, soft_wrap=True)
 
@@ -481,15 +479,13 @@ def pact(
 
     Stopped in whatever way, the same command goes on from what is on disk.
     """
-    import shlex
-
     from sw.studies import pact_figures
 
     console = Console()
     configs = pact_figures.configurations(changes={} if epochs is None else {"epochs": epochs})
     runs = pact_figures.study(configs, checkpoints, jobs=jobs, directory=data_dir, console=console)
     alphas, losses = pact_figures.figures(configs, checkpoints, directory=data_dir)
-    command = shlex.join(["pactolus", *sys.argv[1:]])
+    command = _command()
     for path in (
         *pact_figures.write(runs, alphas, losses, output, command=command),
         *pact_figures.draw(runs, alphas, losses, output),
@@ -623,8 +619,6 @@ def area(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file.")] = None,
 ) -> None:
     """Area of whole accelerators by component, memories as black boxes of stated sizes."""
-    import shlex
-
     from hw.config import PRESETS
     from hw.synth import breakdown
 
@@ -635,7 +629,7 @@ def area(
         clock_ns=clock_ns,
         build=BUILD / "synth",
         path=output or BUILD / "reports" / f"area-accelerators-{pdk}.csv",
-        command=shlex.join(["pactolus", *sys.argv[1:]]),
+        command=_command(),
     )
 
 
@@ -660,12 +654,10 @@ def study_octav(
     / "octav.csv",
 ) -> None:
     """Clip and squared error of OCTAV against the best by search, and its steps, by bits and distribution."""
-    import shlex
-
     from sw.studies import octav
 
     rows = octav.octav_study(seed=seed, weights=octav.trained_weights())
-    octav.write(rows, output, command=shlex.join(["pactolus", *sys.argv[1:]]))
+    octav.write(rows, output, command=_command())
     Console().print(f"Table and plot are in {output.parent}.", highlight=False, soft_wrap=True)
 
 
@@ -685,8 +677,6 @@ def study_search(
 
     Stopped in whatever way, the same command goes on from what is on disk.
     """
-    import shlex
-
     from pactolus.search import REFERENCE, SPACE, DigitsObjective
     from sw.search import Nuts, Proposer, Saas, Sobol, dask_client, evaluate_on_dask, search
     from sw.studies import search as study
@@ -712,7 +702,7 @@ def study_search(
                     evaluate=evaluate_on_dask(client),
                     show=lambda e: console.print(f"{e.number}: {e.values[0]:.4f}, 2^{-e.values[1]:.2f} cycles"),
                 )
-    study.write_evaluations(results, output, reference=REFERENCE, command=shlex.join(["pactolus", *sys.argv[1:]]))
+    study.write_evaluations(results, output, reference=REFERENCE, command=_command())
     study.plot(results, output.with_suffix(".svg"), reference=REFERENCE)
     for (method, seed), found in results.items():
         console.print(f"{method}, seed {seed}: hypervolume {study.volumes(found, REFERENCE)[-1]:.4f}")

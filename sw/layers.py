@@ -14,7 +14,7 @@ from .quantizers import VectorWeightQuantizer, WeightQuantizer
 from .quantizers.gradients import Gradient
 from .quantizers.octav import octav, octav_clip, octav_codes
 from .quantizers.pact import pact, pact_codes
-from .quantizers.rounding import check_bits, round_half_up
+from .quantizers.rounding import check_bits, round_half_up, round_half_up_
 from .quantizers.symmetric import symmetric, symmetric_codes
 from .quantizers.vsquant import (
     check_vector,
@@ -436,7 +436,7 @@ class InputQuantizer(ActivationQuantizer):
 
     def _codes(self, x: torch.Tensor) -> torch.Tensor:
         # In place on a copy: with one channel any other result would lose the strides that say channels_last.
-        codes = x.detach().clone().mul_(1 / self._scale).add_(0.5).floor_()
+        codes = round_half_up_(x.detach().clone().mul_(1 / self._scale))
         return codes.add_(self.zero_point).clamp_(0, 2 ** self.bits - 1)
 
     def to_int(self, x: torch.Tensor) -> torch.Tensor:

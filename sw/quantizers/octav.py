@@ -12,7 +12,7 @@ import torch
 from golden.network import Grid
 
 from .gradients import Gradient, with_gradient
-from .rounding import check_bits
+from .rounding import check_bits, round_half_up_
 
 __all__ = ["Octav", "octav", "octav_clip", "octav_codes"]
 
@@ -85,7 +85,7 @@ def octav_codes(x: torch.Tensor, clip: torch.Tensor, bits: int, *, signed: bool 
     """
     _check(bits, signed)
     half = 2 ** (bits - 1)
-    codes = (x / clip.item()).mul_(half if signed else 2 * half).add_(0.5).floor_()
+    codes = round_half_up_((x / clip.item()).mul_(half if signed else 2 * half))
     return (codes.add_(half) if signed else codes).clamp_(0, 2 * half - 1)
 
 

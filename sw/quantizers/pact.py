@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 
 from .gradients import between, beyond, just_below
-from .rounding import check_bits
+from .rounding import check_bits, round_half_up, round_half_up_
 
 __all__ = ["pact", "pact_codes"]
 
@@ -27,7 +27,7 @@ def pact_codes(x: torch.Tensor, alpha: torch.Tensor, bits: int) -> torch.Tensor:
         k, 1..16.
     """
     step = (alpha / (2 ** check_bits(bits) - 1)).item()
-    return x.clamp(0, alpha.item()).div_(step).add_(0.5).floor_()
+    return round_half_up_(x.clamp(0, alpha.item()).div_(step))
 
 
 class _Pact(torch.autograd.Function):
@@ -49,7 +49,7 @@ class _Pact(torch.autograd.Function):
         if ctx.plus:
             levels = 2 ** ctx.bits - 1
             z = x / (alpha / levels).item()
-            to_alpha += (z + 0.5).floor_().sub_(z).mul_(to_x).sum() / levels
+            to_alpha += round_half_up(z).sub_(z).mul_(to_x).sum() / levels
         return to_x, to_alpha.reshape(alpha.shape), None, None
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["check_bits", "round_half_up", "round_half_up_ste"]
+__all__ = ["check_bits", "round_half_up", "round_half_up_", "round_half_up_ste"]
 
 
 def check_bits(bits: int) -> int:
@@ -22,6 +22,11 @@ def check_bits(bits: int) -> int:
 def round_half_up(x: torch.Tensor) -> torch.Tensor:
     """Round to the nearest integer, ties towards +∞ (``torch.round`` sends ties to the even neighbour)."""
     return torch.floor(x + 0.5)
+
+
+def round_half_up_(x: torch.Tensor) -> torch.Tensor:
+    """:func:`round_half_up` in place: saves a copy where ``x`` is needed no more."""
+    return x.add_(0.5).floor_()
 
 
 class _RoundHalfUp(torch.autograd.Function):
