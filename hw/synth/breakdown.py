@@ -103,7 +103,7 @@ def _memory(config: AcceleratorConfig, name: str, text: str, instances: int) -> 
 
 
 def _parts(config: AcceleratorConfig, name: str, netlist: Netlist, instances: int, target: Target) -> list[Part]:
-    assert target.library is not None and netlist.area is not None and netlist.weight_register_area is not None
+    assert target.library is not None and netlist.area is not None
     if name != "mac_array":
         group = UNDIVIDED.get(name, CONTROL)
         area = round(netlist.area * instances, 3)
@@ -117,16 +117,20 @@ def _parts(config: AcceleratorConfig, name: str, netlist: Netlist, instances: in
                 ffs=netlist.ffs * instances,
             )
         ]
-    # All flip-flops of the array have the area of the one kind of cell that they are mapped to.
+    # All flip-flops of the rows have the area of the one kind of cell that they are mapped to.
     cells = {cell: count for cell, count in netlist.cells.items() if target.library.cells[cell].is_flip_flop}
     each = sum(target.library.cells[cell].area * count for cell, count in cells.items()) / netlist.ffs
-    accumulators = 2 * (config.rows + 1) * config.acc_bits
+    accumulators = config.rows * config.acc_bits
+    apart = [
+        (group, part, netlist.apart[part].area or 0.0, netlist.apart[part].ffs)
+        for group, part in (("array", "ones_row"), ("accumulators", "drain"), ("weight registers", "weight_register"))
+    ]
     return [
         Part(config=config.name, group=group, module=module, instances=1, area_um2=round(area, 3), ffs=ffs)
         for group, module, area, ffs in (
             ("array", "mac_array", netlist.area - each * accumulators, netlist.ffs - accumulators),
-            ("accumulators", "accumulators and drain registers", each * accumulators, accumulators),
-            ("weight registers", "weight_register", netlist.weight_register_area, netlist.weight_register_ffs),
+            ("accumulators", "accumulators", each * accumulators, accumulators),
+            *apart,
         )
     ]
 

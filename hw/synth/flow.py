@@ -6,7 +6,7 @@ Standard cells go through these steps:
    constant inputs become the logic that is left of them, and all others the library's adder cells. ABC never sees the
    inside of an adder, which would cost more area as gates. A library without adder cells keeps the modules as they
    are written.
-2. Everything is flattened except the ``weight_register`` modules, whose area is reported apart. Equal cells are
+2. Everything is flattened except the modules of :data:`APART`, whose areas are reported apart. Equal cells are
    merged, flip-flops are not: the copies of a control bit that share its fan-out are there on purpose.
 3. Flip-flops are mapped and nets that fan out widely get buffer trees (:mod:`hw.synth.fanout`).
 4. ABC maps, buffers and sizes the rest, first for area and, should that miss the clock, a second time without
@@ -26,6 +26,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -37,8 +38,11 @@ from hw.synth.technology import Kind, Target
 
 __all__ = ["Netlist", "SynthesisError", "liberty_file", "synthesize"]
 
-FORMAT = 1
+FORMAT = 2
 """Of the cached result; part of the cache key."""
+
+APART = ("weight_register", "ones_row", "drain")
+"""Modules, by what their names contain, that stay modules until all is mapped, and are counted apart."""
 
 GENERIC_GATES = "AND,NAND,OR,NOR,XOR,XNOR,ANDNOT,ORNOT,MUX"
 
@@ -61,42 +65,61 @@ class SynthesisError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Netlist:
-    """What a synthesis run gave.
-
-    Counts and areas leave the weight registers out, which have fields of their own.
+class Part:
+    """Cells of a netlist.
 
     Members
     -------
     cells : mapping of :class:`str` to :class:`int`
         How many there are of each cell type.
-    area, weight_register_area : :class:`float` or ``None``
+    area : :class:`float` or ``None``
         In the library's unit, µm². ``None`` without a library.
-    ffs, weight_register_ffs : :class:`int`
+    ffs : :class:`int`
         Flip-flops.
+    """
+
+    cells: Mapping[str, int]
+    area: float | None
+    ffs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Netlist:
+    """What a synthesis run gave.
+
+    Members
+    -------
+    cells, area, ffs
+        As of :class:`Part`, of all that is not in ``apart``.
     luts : :class:`int` or ``None``
-        Lookup tables, those of carry cells included. FPGAs only.
+        Lookup tables, those of carry cells included, as for ``cells``. FPGAs only.
     full_adders, half_adders : :class:`int`
-        Adder cells.
+        Adder cells, as for ``cells``.
+    apart : mapping of :class:`str` to :class:`Part`
+        What the modules of :data:`APART` have, by those names; empty parts where there are no such modules.
     folder : :class:`str`
-        Where ``netlist.v``, ``yosys.log`` and the scripts lie.
+        Where the netlist, the logs and the scripts lie.
     """
 
     top: str
     cells: Mapping[str, int]
     area: float | None
-    weight_register_area: float | None
     ffs: int
-    weight_register_ffs: int
     luts: int | None
     full_adders: int
     half_adders: int
+    apart: Mapping[str, Part]
     folder: str
 
     @property
     def verilog(self) -> Path:
         """The flat netlist."""
         return Path(self.folder) / "netlist.v"
+
+    @property
+    def json(self) -> Path:
+        """The flat netlist as Yosys's JSON: nets keep their names, cells those of the modules that they come from."""
+        return Path(self.folder) / "netlist.json"
 
 
 _ADDERS = re.compile(r"^\s*module\s+\\?((full|half)_adders_(\d+))\b", re.MULTILINE)
@@ -175,15 +198,17 @@ def _adder_map(kind: str, adder: Adder | None) -> str:
 
 _MERGE = "opt_merge t:*dff* t:*DFF* %u %n"
 
+_KEEP = "setattr -mod -set keep_hierarchy 1 " + " ".join(f"*{name}*" for name in APART)
+
 _FLATTEN = f"""proc
-        setattr -mod -set keep_hierarchy 1 *weight_register*
+        {_KEEP}
         flatten
         opt_expr -full
         repeat techmap -map fold.v t:pactolus_full_adder t:pactolus_half_adder; opt_expr -full; opt_clean
         {_MERGE}
         opt_muxtree
         opt_reduce"""
-"""One module but for the weight registers, with adders of constant inputs folded: cells and generic gates begin so."""
+"""One module but for those of APART, with adders of constant inputs folded: cells and generic gates begin so."""
 
 
 def _cells_script(
@@ -234,11 +259,11 @@ def _cells_script(
         {hilomap}
         opt_clean -purge
         check -mapped
-        tee -q -o stat.json stat -json
         setattr -mod -unset keep_hierarchy *
         flatten
         opt_clean -purge
         write_verilog -noattr -noexpr -nohex -simple-lhs netlist.v
+        write_json netlist.json
     """
     return {
         "prepare.ys": prepare,
@@ -271,11 +296,11 @@ def _generic_script(top: str) -> dict[str, str]:
         abc -g {GENERIC_GATES}
         setundef -zero
         opt_clean -purge
-        tee -q -o stat.json stat -json
         setattr -mod -unset keep_hierarchy *
         flatten
         opt_clean -purge
         write_verilog -noattr netlist.v
+        write_json netlist.json
     """
     return {"run.ys": script, "fold.v": _FOLD}
 
@@ -284,13 +309,13 @@ def _fpga_script(target: Target, top: str) -> dict[str, str]:
     script = f"""
         read_verilog design.v
         hierarchy -check -top {top}
-        setattr -mod -set keep_hierarchy 1 *weight_register*
+        {_KEEP}
         {target.technology.synth} -top {top}
-        tee -q -o stat.json stat -json
         setattr -mod -unset keep_hierarchy *
         flatten
         opt_clean -purge
         write_verilog -noattr netlist.v
+        write_json netlist.json
     """
     return {"run.ys": script}
 
@@ -310,51 +335,40 @@ def _luts(cells: Mapping[str, int]) -> int:
     )
 
 
-def _count(stat: dict, top: str, target: Target, folder: Path, black_boxes: Sequence[str]) -> Netlist:
-    """The result, from what Yosys counted per module."""
-    modules = {name.removeprefix("\\"): module["num_cells_by_type"] for name, module in stat["modules"].items()}
+def _count(top: str, target: Target, folder: Path, result: Path, black_boxes: Sequence[str]) -> Netlist:
+    """What the flat netlist in ``folder``, whose place will be ``result``, has of each cell, part by part."""
     library = target.library
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("", *APART)}
+    for name, cell in json.loads((folder / "netlist.json").read_text())["modules"][top]["cells"].items():
+        kind = cell["type"].removeprefix("\\")
+        if kind != "$scopeinfo" and kind not in black_boxes:  # the former remembers a flattened module
+            place = next((place for place in APART if re.search(rf"(^|[\\.]){place}\w*\.", name)), "")
+            counts[place][kind] += 1
 
-    def total(name: str, weights: bool) -> dict[str, int]:
-        """Cells below ``name``, of the weight registers alone or of all others."""
-        counts: dict[str, int] = {}
-        for cell, count in modules[name].items():
-            cell = cell.removeprefix("\\")
-            if cell == "$scopeinfo" or cell in black_boxes:  # the former remembers a flattened module
-                continue
-            if cell not in modules:
-                inside = {cell: 1} if weights == ("weight_register" in name) else {}
-            else:
-                inside = total(cell, weights)
-            for kind, number in inside.items():
-                counts[kind] = counts.get(kind, 0) + number * count
-        return counts
+    def part(name: str) -> Part:
+        cells = dict(sorted(counts[name].items()))
+        area = None
+        if library is not None:
+            unknown = [cell for cell in cells if cell not in library.cells]
+            if unknown:
+                raise SynthesisError(f"Netlist of {top!r} must have library cells only, not {', '.join(unknown)}")
+            area = round(sum(library.cells[cell].area * count for cell, count in cells.items()), 6)
+        ffs = sum(count for cell, count in cells.items() if _is_flip_flop(cell, library))
+        return Part(cells=cells, area=area, ffs=ffs)
 
-    def area(cells: Mapping[str, int]) -> float | None:
-        if library is None:
-            return None
-        unknown = sorted(cell for cell in cells if cell not in library.cells)
-        if unknown:
-            raise SynthesisError(f"Netlist of {top!r} must have library cells only, not {', '.join(unknown)}")
-        return round(sum(library.cells[cell].area * count for cell, count in cells.items()), 6)
-
-    def flip_flops(cells: Mapping[str, int]) -> int:
-        return sum(count for cell, count in cells.items() if _is_flip_flop(cell, library))
-
-    cells, weights = total(top, False), total(top, True)
+    body = part("")
     adders = [adder.cell for adder in (library.full_adder, library.half_adder) if adder] if library else []
     adders = adders or ["pactolus_full_adder", "pactolus_half_adder"]
     return Netlist(
         top=top,
-        cells=dict(sorted(cells.items())),
-        area=area(cells),
-        weight_register_area=area(weights),
-        ffs=flip_flops(cells),
-        weight_register_ffs=flip_flops(weights),
-        luts=_luts(cells) if target.technology.kind is Kind.FPGA else None,
-        full_adders=cells.get(adders[0], 0),
-        half_adders=cells.get(adders[-1], 0),
-        folder=str(folder),
+        cells=body.cells,
+        area=body.area,
+        ffs=body.ffs,
+        luts=_luts(body.cells) if target.technology.kind is Kind.FPGA else None,
+        full_adders=body.cells.get(adders[0], 0),
+        half_adders=body.cells.get(adders[-1], 0),
+        apart={name: part(name) for name in APART},
+        folder=str(result),
     )
 
 
@@ -412,7 +426,9 @@ def synthesize(
     folder = build.resolve() / digest[:16]
     result = folder / "result.json"
     if result.is_file():
-        return Netlist(**json.loads(result.read_text()) | {"folder": str(folder)})
+        stored = json.loads(result.read_text())
+        apart = {name: Part(**part) for name, part in stored["apart"].items()}
+        return Netlist(**stored | {"apart": apart, "folder": str(folder)})
 
     # Made beside its place and moved there whole, since another process may be at the same. A failure moves too.
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -423,7 +439,7 @@ def synthesize(
         if target.liberty is not None:
             (work / "liberty.lib").symlink_to(os.path.relpath(liberty_file(target, build), work))
         _map(work, top, library, picoseconds)
-        netlist = _count(json.loads((work / "stat.json").read_text()), top, target, folder, black_boxes)
+        netlist = _count(top, target, work, folder, black_boxes)
         (work / "result.json").write_text(json.dumps(asdict(netlist), indent=1))
     finally:
         for scratch in ("prepared.json", "buffered.json"):
@@ -437,13 +453,15 @@ def synthesize(
 
 
 def _map(folder: Path, top: str, library: Library | None, picoseconds: int) -> None:
-    """Run the scripts in ``folder``; they leave ``stat.json`` and ``netlist.v`` there."""
+    """Run the scripts in ``folder``; they leave ``netlist.v`` and ``netlist.json`` there."""
     if library is None:
         _run_yosys("run.ys", folder, top)
         return
     _run_yosys("prepare.ys", folder, top)
     netlist = json.loads((folder / "prepared.json").read_text())
-    buffer_trees(netlist, top, library)
+    for name, module in netlist["modules"].items():
+        if module["cells"]:
+            buffer_trees(netlist, name, library)
     (folder / "buffered.json").write_text(json.dumps(netlist))
     log = _run_yosys("map_small.ys", folder, top)
     delays = re.findall(r"^ABC: .*\bDelay = +([\d.]+) ps", log, re.MULTILINE)

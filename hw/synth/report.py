@@ -47,9 +47,11 @@ def _row(subject: Subject, target: Target, build: Path, clock_ns: float | None, 
         accumulator_bits=subject.accumulator_bits,
         area_um2=area,
         area_per_mac_um2=round(area / subject.macs, 3) if subject.macs and area is not None else None,
-        weight_register_um2=round(netlist.weight_register_area, 3)
-        if is_array and netlist.weight_register_area is not None
-        else None,
+        **{
+            f"{name}_um2": round(part.area, 3)
+            for name, part in netlist.apart.items()
+            if is_array and part.area is not None
+        },
         delay_ns=delay,
         clock_ns=(clock_ns or target.technology.clock_ns) if target.library else None,
         cells=sum(netlist.cells.values()),
@@ -57,7 +59,7 @@ def _row(subject: Subject, target: Target, build: Path, clock_ns: float | None, 
         luts=netlist.luts,
         full_adders=netlist.full_adders,
         half_adders=netlist.half_adders,
-        weight_register_ffs=netlist.weight_register_ffs if is_array else None,
+        weight_register_ffs=netlist.apart["weight_register"].ffs if is_array else None,
     )
 
 

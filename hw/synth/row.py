@@ -11,8 +11,8 @@ __all__ = ["Row"]
 class Row:
     """One row of ``area-<pdk>.csv``; the members are its columns, empty where they do not apply.
 
-    Areas, cells and flip-flops of an array include its activation registers, ones row, buffers, accumulators and drain
-    registers, and leave the weight registers to the columns that begin with ``weight_register``.
+    Area, cells and flip-flops of an array include its activation registers, buffers and accumulators, and leave its
+    weight registers, ones row and drain registers to columns of their own.
 
     Members
     -------
@@ -37,6 +37,8 @@ class Row:
     area_per_mac_um2: float | None = None
     ratio_to_16: float | None = None
     weight_register_um2: float | None = None
+    ones_row_um2: float | None = None
+    drain_um2: float | None = None
     delay_ns: float | None = None
     clock_ns: float | None = None
     cells: int
