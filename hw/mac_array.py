@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import PIPELINED_DIGIT_BITS, checked_digit_bits, checked_integer
 from hw.counters import Bit, bits_of, carry_save_sum, compress, register
-from hw.dot_product import ADDEND_ARRIVAL, DotProduct
+from hw.dot_product import ADDEND_ARRIVAL, DotProduct, Form, checked_form
 
 __all__ = ["MacArray", "beat_layout"]
 
@@ -45,28 +45,44 @@ class ActivationRegister(wiring.Component):
 
     Parameters
     ----------
-    width : :class:`int`
-        Bits of the word.
+    lanes, digit_bits : :class:`int`
+        Digits of the word.
+    pair_sums : :class:`bool`
+        Whether it holds the sums of neighbouring digits too; at least two lanes.
 
     Members
     -------
-    i : ``In(width)``
+    i : ``In(data.ArrayLayout(digit_bits, lanes))``
         The word.
     valid : ``In(1)``
         Whether there is one in this cycle.
-    o : ``Out(width)``
+    o : ``Out(data.ArrayLayout(digit_bits, lanes))``
         The word of the cycle before, or 0.
+    o_pair_sums : ``Out(data.ArrayLayout(digit_bits + 1, lanes // 2))``
+        ``o[2*p] + o[2*p + 1]``. Only with ``pair_sums``.
     """
 
-    def __init__(self, *, width: int) -> None:
-        self.width = width
-        super().__init__({"i": In(width), "valid": In(1), "o": Out(width)})
+    def __init__(self, *, lanes: int, digit_bits: int, pair_sums: bool = False) -> None:
+        self.lanes = lanes
+        self.digit_bits = digit_bits
+        self.pair_sums = pair_sums
+        word = data.ArrayLayout(digit_bits, lanes)
+        sums = {"o_pair_sums": Out(data.ArrayLayout(digit_bits + 1, lanes // 2))} if pair_sums else {}
+        super().__init__({"i": In(word), "valid": In(1), "o": Out(word), **sums})
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        word = Signal(self.width, reset_less=True)
-        m.d.sync += word.eq(Mux(self.valid, self.i, 0))
-        m.d.comb += self.o.eq(word)
+        word = Signal(self.lanes * self.digit_bits, reset_less=True)
+        gated = Signal(self.o.shape())
+        m.d.comb += [
+            gated.eq(self.i.as_value() & self.valid.replicate(len(word))),
+            self.o.eq(word),
+        ]
+        m.d.sync += word.eq(gated)
+        if self.pair_sums:
+            sums = Signal(self.o_pair_sums.shape(), reset_less=True)
+            m.d.sync += [sums[pair].eq(gated[2 * pair] + gated[2 * pair + 1]) for pair in range(self.lanes // 2)]
+            m.d.comb += self.o_pair_sums.eq(sums)
         return m
 
 
@@ -115,37 +131,44 @@ class MacRow(wiring.Component):
 
     Parameters
     ----------
-    lanes, digit_bits, acc_bits, pipeline
+    lanes, digit_bits, acc_bits, pipeline, form
         As of :class:`hw.dot_product.DotProduct`.
 
     Members
     -------
-    x, w : ``In(data.ArrayLayout(digit_bits, lanes))``
-        Digits.
+    x, w, pair_sums
+        As of :class:`hw.dot_product.DotProduct`.
     keep, shift : ``In(1)``
         At most one of them is high.
     acc : ``Out(acc_bits)``
         The accumulator.
     """
 
-    def __init__(self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: bool) -> None:
+    def __init__(
+        self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: bool, form: Form | str | None = None
+    ) -> None:
+        self._dot_product = DotProduct(
+            lanes=lanes, digit_bits=digit_bits, acc_bits=acc_bits, pipeline=pipeline, form=form
+        )
         self.lanes = lanes
         self.digit_bits = digit_bits
         self.acc_bits = acc_bits
         self.pipeline = pipeline
-        word = data.ArrayLayout(digit_bits, lanes)
-        super().__init__({"x": In(word), "w": In(word), "keep": In(1), "shift": In(1), "acc": Out(acc_bits)})
+        self.form = self._dot_product.form
+        self.pairs = self._dot_product.pairs
+        digits = {name: member for name, member in self._dot_product.signature.members.items() if member.flow is In}
+        del digits["addend"]
+        super().__init__({**digits, "keep": In(1), "shift": In(1), "acc": Out(acc_bits)})
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.dot_product = dot_product = DotProduct(
-            lanes=self.lanes, digit_bits=self.digit_bits, acc_bits=self.acc_bits, pipeline=self.pipeline
-        )
+        m.submodules.dot_product = dot_product = self._dot_product
         accumulator = Signal(self.acc_bits, reset_less=True)
         m.d.sync += accumulator.eq(dot_product.result)
         m.d.comb += [
             dot_product.x.eq(self.x),
             dot_product.w.eq(self.w),
+            *([dot_product.pair_sums.eq(self.pair_sums)] if self.pairs else []),
             dot_product.addend.eq(
                 _horner_addend(accumulator, keep=self.keep, shift=self.shift, digit_bits=self.digit_bits)
             ),
@@ -308,6 +331,8 @@ class MacArray(wiring.Component):
         Rows that leave the drain together, 1 to ``rows``.
     pipeline : :class:`bool` or ``None``
         Whether the dot products have a carry-save pipeline register. ``None``: from 8-bit digits up.
+    form : :class:`~hw.dot_product.Form` or ``None``
+        Of the rows' dot products. ``None``: the one with the least area for d.
 
     Attributes
     ----------
@@ -349,6 +374,7 @@ class MacArray(wiring.Component):
         acc_bits: int,
         drain_rows: int = 1,
         pipeline: bool | None = None,
+        form: Form | str | None = None,
     ) -> None:
         self.rows = checked_integer("Number of rows", rows, 1)
         self.lanes = checked_integer("Number of lanes", lanes, 1)
@@ -356,6 +382,7 @@ class MacArray(wiring.Component):
         self.acc_bits = checked_integer("Accumulator width", acc_bits, 2 * self.digit_bits)
         self.drain_rows = checked_integer("Number of drain rows", drain_rows, 1, self.rows)
         self.pipeline = self.digit_bits >= PIPELINED_DIGIT_BITS if pipeline is None else bool(pipeline)
+        self.form = checked_form(form, self.digit_bits)
         self.latency = 3 if self.pipeline else 2
         layout = beat_layout(rows=self.rows, lanes=self.lanes, digit_bits=self.digit_bits)
         super().__init__(
@@ -381,7 +408,10 @@ class MacArray(wiring.Component):
         }
 
         # Cycle 0: the beat. Cycle 1: its words and flags in registers.
-        m.submodules.activation_register = activations = ActivationRegister(width=word_bits)
+        pair_sums = self.form is Form.PAIRS and self.lanes > 1
+        m.submodules.activation_register = activations = ActivationRegister(
+            lanes=self.lanes, digit_bits=self.digit_bits, pair_sums=pair_sums
+        )
         m.submodules.weight_register = weights = WeightRegister(width=self.rows * word_bits)
         m.d.comb += [
             activations.i.eq(beat.activations),
@@ -421,9 +451,10 @@ class MacArray(wiring.Component):
         ]
         accumulators = []
         for index in range(self.rows):
-            m.submodules[f"row_{index}"] = row = MacRow(**parameters)
+            m.submodules[f"row_{index}"] = row = MacRow(**parameters, form=self.form)
             m.d.comb += [
                 row.x.eq(activations.o),
+                *([row.pair_sums.eq(activations.o_pair_sums)] if pair_sums else []),
                 row.w.eq(weights.o.word_select(index, word_bits)),
                 row.keep.eq(keep),
                 row.shift.eq(shift),

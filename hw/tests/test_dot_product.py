@@ -7,7 +7,7 @@ import re
 import pytest
 from amaranth.sim import Simulator
 
-from hw.dot_product import DotProduct
+from hw.dot_product import DotProduct, Form, best_form
 
 
 def check(dut, cases):
@@ -20,6 +20,9 @@ def check(dut, cases):
         for x, w, addend in cases:
             ctx.set(dut.x.as_value(), x)
             ctx.set(dut.w.as_value(), w)
+            if dut.pairs:
+                digits = [x >> k & mask for k in shifts]
+                ctx.set(dut.pair_sums, [a + b for a, b in zip(digits[::2], digits[1::2])])
             if dut.latency:
                 await ctx.tick()
                 ctx.set(dut.x.as_value(), ~x)
@@ -37,13 +40,14 @@ def check(dut, cases):
     simulator.run()
 
 
+@pytest.mark.parametrize("form", list(Form))
 @pytest.mark.parametrize("pipeline", [False, True])
 @pytest.mark.parametrize(
     ("lanes", "digit_bits", "acc_bits"),
     [(1, 1, 2), (2, 1, 2), (3, 1, 2), (3, 1, 4), (1, 2, 4), (1, 2, 5), (2, 2, 4), (3, 2, 4)],
 )
-def test_exhaustive(lanes, digit_bits, acc_bits, pipeline):
-    dut = DotProduct(lanes=lanes, digit_bits=digit_bits, acc_bits=acc_bits, pipeline=pipeline)
+def test_exhaustive(lanes, digit_bits, acc_bits, pipeline, form):
+    dut = DotProduct(lanes=lanes, digit_bits=digit_bits, acc_bits=acc_bits, pipeline=pipeline, form=form)
     rng = random.Random(1)
     size = 1 << lanes * digit_bits
     every = range(1 << acc_bits)
@@ -58,6 +62,7 @@ def test_exhaustive(lanes, digit_bits, acc_bits, pipeline):
     )
 
 
+@pytest.mark.parametrize("form", list(Form))
 @pytest.mark.parametrize("pipeline", [False, True])
 @pytest.mark.parametrize(
     ("lanes", "digit_bits", "acc_bits"),
@@ -74,8 +79,8 @@ def test_exhaustive(lanes, digit_bits, acc_bits, pipeline):
         (2, 16, 80),
     ],
 )
-def test_random_and_corners(lanes, digit_bits, acc_bits, pipeline):
-    dut = DotProduct(lanes=lanes, digit_bits=digit_bits, acc_bits=acc_bits, pipeline=pipeline)
+def test_random_and_corners(lanes, digit_bits, acc_bits, pipeline, form):
+    dut = DotProduct(lanes=lanes, digit_bits=digit_bits, acc_bits=acc_bits, pipeline=pipeline, form=form)
     assert dut.latency == int(pipeline)
     rng = random.Random(2)
     width = lanes * digit_bits
@@ -88,7 +93,7 @@ def test_random_and_corners(lanes, digit_bits, acc_bits, pipeline):
 
 
 def test_pipeline_takes_a_product_per_cycle():
-    dut = DotProduct(lanes=3, digit_bits=4, acc_bits=12, pipeline=True)
+    dut = DotProduct(lanes=3, digit_bits=4, acc_bits=12, pipeline=True, form=Form.NAND)
     rng = random.Random(3)
     digits = [([rng.randrange(16) for _ in range(3)], [rng.randrange(16) for _ in range(3)]) for _ in range(50)]
 
@@ -115,6 +120,7 @@ def test_pipeline_takes_a_product_per_cycle():
         ({"digit_bits": 0}, "Digit width must be at least 1, not 0"),
         ({"digit_bits": 3}, "Digit width must be 1, 2, 4, 8 or 16, not 3"),
         ({"digit_bits": 32}, "Digit width must be 1, 2, 4, 8 or 16, not 32"),
+        ({"form": "booth"}, "Form must be one of and, nand, pairs, not 'booth'"),
         ({"acc_bits": 7}, "Accumulator width must be at least 8, not 7"),
     ],
 )
@@ -135,5 +141,7 @@ def test_init_wrong_type(name, title):
 def test_init():
     dut = DotProduct(lanes=3, digit_bits=4, acc_bits=9)
     assert (dut.lanes, dut.digit_bits, dut.acc_bits, dut.pipeline, dut.latency) == (3, 4, 9, False, 0)
+    assert (dut.form, dut.pairs) == (Form.PAIRS, 1)
     dut = DotProduct(lanes=3, digit_bits=8, acc_bits=16)
     assert (dut.pipeline, dut.latency) == (True, 1)
+    assert [best_form(d) for d in (1, 2, 4)] == ["nand", "nand", "pairs"]

@@ -11,6 +11,7 @@ from amaranth.lib import data
 from amaranth.sim import Simulator
 
 from golden.network import Grid
+from hw.dot_product import Form
 from hw.mac_array import MacArray, beat_layout
 
 
@@ -152,6 +153,15 @@ def test_positions(shape, pipeline, stall, biggest):
     positions = random_positions(dut, random.Random(1), 8, biggest=biggest)
     expected = model(positions, digit_bits=dut.digit_bits, acc_bits=dut.acc_bits)
     assert Bench(dut, stall=stall).run(positions) == expected
+
+
+@pytest.mark.parametrize("shape", SHAPES[2:], ids=lambda shape: "-".join(map(str, shape.values())))
+@pytest.mark.parametrize("form", list(Form))
+def test_forms(shape, form):
+    dut = MacArray(**shape, form=form)
+    positions = random_positions(dut, random.Random(2), 4)
+    expected = model(positions, digit_bits=dut.digit_bits, acc_bits=dut.acc_bits)
+    assert Bench(dut, stall=0.3).run(positions) == expected
 
 
 def digits(code, digit_bits, count):
