@@ -339,6 +339,15 @@ def train(
     activations: Annotated[
         str | None, typer.Option(help="Activation quantizer: pact, pact+, octav or vsquant.")
     ] = None,
+    octav_clips: Annotated[
+        str | None, typer.Option(help="OCTAV's clips: dynamic, anew at every step, or static.")
+    ] = None,
+    octav_weight_gradient: Annotated[
+        str | None, typer.Option(help="Of OCTAV weights beyond the clip: ste, pwl or mad.")
+    ] = None,
+    octav_activation_gradient: Annotated[
+        str | None, typer.Option(help="Of OCTAV activations beyond the clip: ste, pwl or mad.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the first on.")] = 1,
     seed: Annotated[int | None, typer.Option(help="The first seed.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Training epochs.")] = None,
@@ -367,6 +376,9 @@ def train(
         "width": width,
         "weights": weights,
         "activations": activations,
+        "octav_clips": octav_clips,
+        "octav_weight_gradient": octav_weight_gradient,
+        "octav_activation_gradient": octav_activation_gradient,
         "seed": seed,
         "epochs": epochs,
         "batch_size": batch_size,

@@ -754,7 +754,7 @@ class _Swap:
             raise ValueError(f"Bits of {path!r} must be at least 2: its weights are max-abs")
         if reason:
             self.notices.append(f"{path}: its weights are max-abs, since {reason}")
-        quantizer = WEIGHTS[method](bits)
+        quantizer = precision.weight_quantizer(bits) if method == precision.weights else WEIGHTS[method](bits)
         layer = _quantized(weight.module, quantizer)
         if isinstance(quantizer, Dorefa) and bits > 1:
             _scale(layer, weight.norms)

@@ -5,14 +5,17 @@ PyTorch's own ``BatchNorm2d``, ``BatchNorm1d``, ``MaxPool2d``, ``Flatten``, ``Id
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from golden.network import Grid
+
 from .quantizers import VectorWeightQuantizer, WeightQuantizer
 from .quantizers.gradients import Gradient
-from .quantizers.octav import octav, octav_clip, octav_codes
+from .quantizers.octav import Octav, octav, octav_clip, octav_codes
 from .quantizers.pact import pact, pact_codes
 from .quantizers.rounding import check_bits, round_half_up, round_half_up_
 from .quantizers.symmetric import symmetric, symmetric_codes
@@ -32,6 +35,7 @@ __all__ = [
     "GlobalAveragePool",
     "InputQuantizer",
     "OctavActivation",
+    "OctavWeight",
     "PactActivation",
     "QuantConv2d",
     "QuantLinear",
@@ -109,6 +113,60 @@ class QuantLinear(nn.Linear, QuantizedWeight):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply by the quantized weights."""
         return functional.linear(x, self.quantized_weight(), self.bias)
+
+
+class OctavWeight(nn.Module):
+    """A weight quantizer: OCTAV (:class:`sw.quantizers.octav.Octav`) with a static clip.
+
+    The clip is that of the weights as they are when the quantizer is first used: the initial ones in training from
+    scratch, those of the float model where that was swapped. It is kept in the buffer ``clip``, in the state of the
+    layer that has this for its quantizer.
+
+    Parameters
+    ----------
+    bits : :class:`int`
+        2..16.
+    gradient : :class:`sw.quantizers.gradients.Gradient`
+    """
+
+    clip: torch.Tensor
+
+    def __init__(self, bits: int, gradient: Gradient = Gradient.MAD):
+        super().__init__()
+        self._dynamic = Octav(bits, gradient)
+        self.register_buffer("clip", torch.tensor(0.0))
+
+    @property
+    def bits(self) -> int:
+        """Width of a weight code."""
+        return self._dynamic.bits
+
+    @property
+    def grid(self) -> Grid:
+        """The two's complement grid."""
+        return self._dynamic.grid
+
+    @property
+    def gradient(self) -> Gradient:
+        """What the derivative beyond the clip is taken for."""
+        return self._dynamic.gradient
+
+    def _static(self, weight: torch.Tensor) -> Octav:
+        if self.clip.item() == 0:
+            self.clip.copy_(octav_clip(weight, self.bits))
+        return dataclasses.replace(self._dynamic, clip=self.clip.item())
+
+    def to_int(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unsigned codes (int64) and the scale Δ (a scalar float64 tensor)."""
+        return self._static(weight).to_int(weight)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """scale·W with the training gradient."""
+        return self._static(weight)(weight)
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows."""
+        return f"bits={self.bits}, gradient={self.gradient.value}, clip={self.clip.item():.4g}"
 
 
 class ActivationQuantizer(nn.Module):
@@ -304,7 +362,8 @@ class OctavActivation(ActivationQuantizer):
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
-        return f"bits={self.bits}, signed={self.signed}, clip={self.clip.item():.4g}, dynamic={self.dynamic}"
+        return (f"bits={self.bits}, signed={self.signed}, gradient={self.gradient.value}, clip={self.clip.item():.4g}, "
+                f"dynamic={self.dynamic}")
 
 
 class VsQuantActivation(ActivationQuantizer):

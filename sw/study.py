@@ -24,7 +24,8 @@ __all__ = ["DIGITS", "Accuracy", "accuracy_table", "study", "write_accuracies"]
 DIGITS = ("digits-plain", "digits-residual")
 """The networks that the digits are for."""
 
-QUANTIZED = ("edge_bits", "shortcut_bits", "layer_weight_bits", "layer_activation_bits", "weights", "activations")
+QUANTIZED = ("edge_bits", "shortcut_bits", "layer_weight_bits", "layer_activation_bits", "weights", "activations",
+             "octav_clips", "octav_weight_gradient", "octav_activation_gradient")
 """Fields of a configuration that mean nothing to a float32 baseline."""
 
 

@@ -57,8 +57,8 @@ __all__ = [
 
 FORMAT = "pactolus-checkpoint"
 STATE_FORMAT = "pactolus-training-state"
-VERSION = 2
-"""2 has fields of the configuration that 1 has not; what they default to is what 1 did."""
+VERSION = 3
+"""Each version has fields of the configuration that those before it have not; the defaults are what these did."""
 
 LayerBits = tuple[tuple[str, int], ...]
 
@@ -86,6 +86,8 @@ class TrainConfig:
     weights, activations : :class:`str`
         Methods, keys of :data:`sw.models.WEIGHTS` and :data:`sw.models.ACTIVATIONS`; the baseline has none, and they
         are left at their defaults.
+    octav_clips, octav_weight_gradient, octav_activation_gradient : :class:`str`
+        Options of the method ``octav``, see :class:`sw.models.Precision`.
     seed : :class:`int`
         Of the initial weights, of the order of the images and of their augmentation.
     epochs, batch_size : :class:`int`
@@ -126,6 +128,9 @@ class TrainConfig:
     layer_activation_bits: LayerBits = ()
     weights: str = "dorefa"
     activations: str = "pact"
+    octav_clips: str = "dynamic"
+    octav_weight_gradient: str = "mad"
+    octav_activation_gradient: str = "pwl"
     seed: int = 0
     epochs: int = 60
     batch_size: int = 64
@@ -174,7 +179,9 @@ class TrainConfig:
         """What the network's constructor takes."""
         return Precision(weight_bits=self.weight_bits, activation_bits=self.activation_bits, edge_bits=self.edge_bits,
                          shortcut_bits=self.shortcut_bits, weights=self.weights, activations=self.activations,
-                         clip=self.alpha)
+                         clip=self.alpha, octav_clips=self.octav_clips,
+                         octav_weight_gradient=self.octav_weight_gradient,
+                         octav_activation_gradient=self.octav_activation_gradient)
 
     @property
     def has_integers(self) -> bool:
@@ -194,7 +201,10 @@ class TrainConfig:
             parts.append("fp32")
         else:
             methods = f"{self.weights}-{self.activations}"
-            parts += ["" if methods == "dorefa-pact" else methods, f"w{self.weight_bits}a{self.activation_bits}",
+            gradients = f"{self.octav_weight_gradient}-{self.octav_activation_gradient}"
+            parts += ["" if methods == "dorefa-pact" else methods, "" if gradients == "mad-pwl" else gradients,
+                      "" if self.octav_clips == "dynamic" else self.octav_clips,
+                      f"w{self.weight_bits}a{self.activation_bits}",
                       {8: "", None: "efp32"}.get(self.edge_bits, f"e{self.edge_bits}"),
                       "" if self.shortcut_bits is None else f"s{self.shortcut_bits}"]
             if self.layer_weight_bits or self.layer_activation_bits:

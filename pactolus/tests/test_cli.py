@@ -196,6 +196,10 @@ def test_train_takes_the_methods_by_name(tmp_path):
     pactolus("train", "digits-plain", "--bits", "2", "--weights", "sawb", "--activations", "pact+", "--epochs", "1",
              cwd=tmp_path)
     assert (tmp_path / "build/checkpoints/digits-plain-sawb-pact+-w2a2-seed0.safetensors").exists()
+    octav = ("--weights", "octav", "--activations", "octav", "--octav-weight-gradient", "ste")
+    pactolus("train", "digits-plain", "--bits", "2", *octav, "--octav-activation-gradient", "mad", "--octav-clips",
+             "static", "--epochs", "1", cwd=tmp_path)
+    assert (tmp_path / "build/checkpoints/digits-plain-octav-octav-ste-mad-static-w2a2-seed0.safetensors").exists()
     refused = sentence("train", "digits-plain", "--bits", "fp32,8", "--weights", "sawb", cwd=tmp_path)
     assert refused == "Bits must be between 1 and 5 for SAWB, not 8"
 

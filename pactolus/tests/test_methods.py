@@ -18,7 +18,7 @@ METHODS = {
     "dorefa-pact+": ("digits-residual", {"weights": "dorefa", "activations": "pact+", "weight_bits": 4}),
     "sawb-pact": ("digits-residual", {"weights": "sawb", "activations": "pact", "shortcut_bits": 8}),
     "octav": ("digits-residual", {"weights": "octav", "activations": "octav", "weight_bits": 3}),
-    "maxabs-octav": ("digits-plain", {"weights": "maxabs", "activations": "octav", "shortcut_bits": 8}),
+    "maxabs-octav": ("digits-plain", {"weights": "maxabs", "activations": "octav", "octav_clips": "static"}),
 }
 
 

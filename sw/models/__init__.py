@@ -8,11 +8,11 @@ from torch import nn
 from .blocks import ResidualBlock
 from .cnn import Cnn
 from .digits import DigitsPlain, DigitsResidual
-from .precision import ACTIVATIONS, WEIGHTS, Precision
+from .precision import ACTIVATIONS, OCTAV_CLIPS, WEIGHTS, Precision
 from .resnet import ResNet, resnet_8, resnet_20
 
-__all__ = ["ACTIVATIONS", "MODELS", "WEIGHTS", "Cnn", "DigitsPlain", "DigitsResidual", "Precision", "ResNet",
-           "ResidualBlock"]
+__all__ = ["ACTIVATIONS", "MODELS", "OCTAV_CLIPS", "WEIGHTS", "Cnn", "DigitsPlain", "DigitsResidual", "Precision",
+           "ResNet", "ResidualBlock"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "digits-plain": DigitsPlain,

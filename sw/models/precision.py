@@ -9,6 +9,7 @@ from torch import nn
 from ..layers import (
     InputQuantizer,
     OctavActivation,
+    OctavWeight,
     PactActivation,
     QuantConv2d,
     QuantLinear,
@@ -17,13 +18,14 @@ from ..layers import (
 )
 from ..quantizers import WeightQuantizer
 from ..quantizers.dorefa import Dorefa
+from ..quantizers.gradients import Gradient
 from ..quantizers.maxabs import MaxAbs
 from ..quantizers.octav import Octav
 from ..quantizers.rounding import check_bits
 from ..quantizers.sawb import COEFFICIENTS, Sawb
 from ..quantizers.vsquant import VsQuant
 
-__all__ = ["ACTIVATIONS", "WEIGHTS", "Precision", "scaled"]
+__all__ = ["ACTIVATIONS", "OCTAV_CLIPS", "WEIGHTS", "Precision", "scaled"]
 
 
 WEIGHTS: dict[str, Callable[[int], WeightQuantizer]] = {"dorefa": Dorefa, "sawb": Sawb, "octav": Octav,
@@ -32,6 +34,9 @@ WEIGHTS: dict[str, Callable[[int], WeightQuantizer]] = {"dorefa": Dorefa, "sawb"
 
 ACTIVATIONS = ("pact", "pact+", "octav", "vsquant")
 """Names of activation quantizers."""
+
+OCTAV_CLIPS = ("dynamic", "static")
+"""How OCTAV's clips follow the data."""
 
 
 def scaled(channels: int, width: float) -> int:
@@ -64,11 +69,18 @@ class Precision:
         One of :data:`ACTIVATIONS`. A projection shortcut's output has a trained symmetric clip, or signed OCTAV.
     clip : :class:`float`
         Initial clip of every activation quantizer that trains it.
+    octav_clips : :class:`str`
+        ``dynamic``: OCTAV's clips are computed anew at every training step. ``static``: once, from the weights and the
+        batch that come first (:class:`~sw.layers.OctavWeight`, :class:`~sw.layers.OctavActivation`).
+    octav_weight_gradient, octav_activation_gradient : :class:`str`
+        OCTAV's gradient beyond the clip: ``ste``, ``pwl`` or ``mad`` (:class:`sw.quantizers.gradients.Gradient`). The
+        defaults are the pair that the paper advises.
 
     Raises
     ------
     ValueError
-        An unknown method, a width that it does not have, or only one of the two widths ``None``.
+        An unknown method, a width that it does not have, only one of the two widths ``None``, or an option of OCTAV
+        for what is not OCTAV.
     """
 
     weight_bits: int | None = None
@@ -78,6 +90,9 @@ class Precision:
     weights: str = "dorefa"
     activations: str = "pact"
     clip: float = 10.0
+    octav_clips: str = "dynamic"
+    octav_weight_gradient: str = "mad"
+    octav_activation_gradient: str = "pwl"
 
     def __post_init__(self) -> None:
         if (self.weight_bits is None) != (self.activation_bits is None):
@@ -89,11 +104,26 @@ class Precision:
         for what, method, known in (("Weights", self.weights, WEIGHTS), ("Activations", self.activations, ACTIVATIONS)):
             if method not in known:
                 raise ValueError(f"{what} must be one of {', '.join(known)}, not {method!r}")
+        self._check_octav()
         if self.weight_bits is not None:
             self.weight_quantizer(self.weight_bits)
             for bits in (self.edge_bits, self.shortcut_bits):
                 if bits is not None:
                     self._wide_weight_quantizer(bits, edge=True)
+
+    def _check_octav(self) -> None:
+        if self.octav_clips not in OCTAV_CLIPS:
+            raise ValueError(f"Octav clips must be one of {', '.join(OCTAV_CLIPS)}, not {self.octav_clips!r}")
+        for gradient in (self.octav_weight_gradient, self.octav_activation_gradient):
+            Gradient(gradient)
+        weights, activations = self.weights == "octav", self.activations == "octav"
+        for name, used, where in (("octav_clips", weights or activations, "weights or activations"),
+                                  ("octav_weight_gradient", weights, "weights"),
+                                  ("octav_activation_gradient", activations, "activations")):
+            value, default = getattr(self, name), getattr(Precision, name)
+            if value != default and not used:
+                raise ValueError(f"{name.replace('_', ' ').capitalize()} must be {default} unless {where} are octav, "
+                                 f"not {value!r}")
 
     def weight_quantizer(self, bits: int) -> WeightQuantizer:
         """Of the method, for a middle layer's weights.
@@ -103,7 +133,14 @@ class Precision:
         ValueError
             A width that the method does not have.
         """
+        if self.weights == "octav":
+            kind = Octav if self.octav_clips == "dynamic" else OctavWeight
+            return kind(bits, Gradient(self.octav_weight_gradient))
         return WEIGHTS[self.weights](bits)
+
+    def _octav(self, bits: int, *, signed: bool = False) -> OctavActivation:
+        return OctavActivation(bits, signed=signed, gradient=Gradient(self.octav_activation_gradient),
+                               dynamic=self.octav_clips == "dynamic")
 
     def _wide_weight_quantizer(self, bits: int, *, edge: bool) -> WeightQuantizer:
         if self.weights == "sawb" and (edge or bits > max(COEFFICIENTS)):
@@ -146,7 +183,7 @@ class Precision:
             bits = self.edge_bits
         bits = bits or self.activation_bits
         if self.activations == "octav":
-            return OctavActivation(bits)
+            return self._octav(bits)
         if self.activations == "vsquant":
             return VsQuantActivation(bits)
         return PactActivation(bits, alpha=self.clip, plus=self.activations == "pact+")
@@ -168,5 +205,5 @@ class Precision:
             return nn.Identity()
         bits = self.edge_bits or 8
         if self.activations == "octav":
-            return OctavActivation(bits, signed=True)
+            return self._octav(bits, signed=True)
         return SymmetricActivation(bits, clip=self.clip)

@@ -14,6 +14,7 @@ from sw.layers import (
     ActivationQuantizer,
     InputQuantizer,
     OctavActivation,
+    OctavWeight,
     PactActivation,
     QuantConv2d,
     QuantizedWeight,
@@ -22,7 +23,9 @@ from sw.layers import (
 )
 from sw.models import MODELS, Precision
 from sw.quantizers.dorefa import Dorefa
+from sw.quantizers.gradients import Gradient
 from sw.quantizers.maxabs import MaxAbs
+from sw.quantizers.octav import octav_clip
 from sw.quantizers.sawb import Sawb
 
 EIGHT = Precision(weight_bits=8, activation_bits=8, weights="maxabs")
@@ -477,6 +480,25 @@ def test_wrong_arguments_are_refused():
     }.items():
         with pytest.raises(ValueError, match=f"^{sentence}"):
             quantize(**{"model": net, "sample": SHAPE, "precision": EIGHT, **arguments})
+
+
+def test_static_octav_keeps_the_clips_of_the_float_weights():
+    precision = Precision(weight_bits=3, activation_bits=4, weights="octav", activations="octav", octav_clips="static",
+                          octav_weight_gradient="ste", octav_activation_gradient="mad")
+    model = quantize(made("ResNet"), SHAPE, precision)
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        model.train()(images())
+    static = {path: m for path, m in model.named_modules() if isinstance(m, OctavWeight)}
+    assert len(static) == 6 and all(m.gradient is Gradient.STE for m in static.values())
+    for path, module in static.items():
+        weight = weights[path.removesuffix("quantizer") + "weight"]
+        assert module.clip.equal(octav_clip(weight, module.bits))
+        weight.data.mul_(1.5)
+    activations = [m for m in model.modules() if isinstance(m, OctavActivation)]
+    assert len(activations) == 6 and all(m.gradient is Gradient.MAD and not m.dynamic for m in activations)
+    layers = export(model.eval(), images()).report.layers
+    assert layers and all(layer.float64_differences == 0 for layer in layers)
 
 
 def test_octav_is_made_without_a_clip():

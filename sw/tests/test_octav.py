@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from golden.network import Grid
-from sw.layers import OctavActivation
+from sw.layers import OctavActivation, OctavWeight
 from sw.quantizers.gradients import Gradient
 from sw.quantizers.octav import Octav, octav, octav_clip, octav_codes
 
@@ -183,6 +183,23 @@ def test_clipped_weights_keep_a_gradient_by_default():
 def test_refusals(make, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         make()
+
+
+def test_static_weights_keep_the_clip_of_their_first_use():
+    weight = torch.randn(500, generator=torch.Generator().manual_seed(1))
+    module = OctavWeight(4, Gradient.PWL)
+    assert module(weight).equal(Octav(4)(weight))
+    clip = octav_clip(weight, 4).item()
+    assert module.clip.item() == clip and module.grid is Grid.TWOS_COMPLEMENT
+    codes, scale = module.to_int(3 * weight)
+    assert codes.equal(Octav(4, clip=clip).to_int(3 * weight)[0]) and scale.item() == clip / 8
+    again = OctavWeight(4)
+    again.load_state_dict(module.state_dict())
+    assert again.to_int(3 * weight)[0].equal(codes) and not Octav(4).to_int(3 * weight)[0].equal(codes)
+    x = (3 * weight).requires_grad_()
+    module(x).sum().backward()
+    assert x.grad is not None and x.grad.equal((x.detach().abs() <= clip).float())
+    assert f"clip={clip:.4g}" in repr(module)
 
 
 # The module -----------------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def files(folder):
 
 @pytest.mark.parametrize("change", [{}, {"weights": "sawb", "activations": "pact+"},
                                     {"weights": "vsquant", "activations": "vsquant"},
+                                    {"octav_clips": "static", "octav_weight_gradient": "pwl"},
                                     {"weight_bits": None, "activation_bits": None, "weights": "dorefa",
                                      "activations": "pact", "shortcut_bits": None, "data": "fashion-mnist"}])
 def test_a_run_taken_up_after_any_epoch_ends_with_the_same_bytes(change, small, tmp_path, monkeypatch):
@@ -256,11 +257,14 @@ def test_configurations_are_read_from_toml(tmp_path):
         read_toml(path)
 
 
-def test_a_checkpoint_of_version_1_is_read(small, tmp_path):
-    config = TrainConfig(network="digits-plain", epochs=1)
+@pytest.mark.parametrize("version", [1, 2])
+def test_checkpoints_of_earlier_versions_are_read(version, small, tmp_path):
+    config = TrainConfig(network="digits-plain", weight_bits=4, activation_bits=4, weights="octav", activations="octav",
+                         epochs=1)
     result = train(config, dataset=small)
+    first = ("network", "weight_bits", "activation_bits", "weights", "activations", "seed", "epochs")
     old = {key: value for key, value in dataclasses.asdict(config).items()
-           if key in ("network", "weight_bits", "activation_bits", "weights", "activations", "seed", "epochs")}
+           if not key.startswith("octav_") and (version == 2 or key in first)}
     save_file(result.model.state_dict(), tmp_path / "x.safetensors",
-              {"pactolus-checkpoint": json.dumps({"version": 1, "config": old})})
+              {"pactolus-checkpoint": json.dumps({"version": version, "config": old})})
     assert load_checkpoint(tmp_path / "x.safetensors")[0] == config

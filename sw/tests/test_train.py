@@ -17,11 +17,14 @@ from golden import vectors
 from golden.execute import execute
 from sw.data import digits
 from sw.export import export, export_checkpoint, integer_accuracy, logits
-from sw.layers import PactActivation, SymmetricActivation
+from sw.layers import OctavActivation, OctavWeight, PactActivation, SymmetricActivation
+from sw.quantizers.gradients import Gradient
+from sw.quantizers.octav import Octav, octav_clip
 from sw.study import Accuracy, accuracy_table, study, write_accuracies
 from sw.train import TrainConfig, accuracy, load_checkpoint, parameter_groups, save_checkpoint, train
 
 QUICK = TrainConfig(network="digits-residual", weight_bits=2, activation_bits=2, epochs=2, seed=3)
+STATIC = {"octav_clips": "static", "octav_weight_gradient": "ste", "octav_activation_gradient": "mad"}
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +82,12 @@ def test_a_checkpoint_from_before_there_were_methods_is_dorefa_and_pact(trained,
     assert load_checkpoint(path)[0] == QUICK
 
 
-@pytest.mark.parametrize(("weights", "activations"), [
-    ("sawb", "pact"), ("vsquant", "vsquant"),
-    *(pytest.param(*methods, marks=pytest.mark.slow) for methods in (("sawb", "pact+"), ("octav", "octav")))])
-def test_every_method_trains_and_keeps_every_code_on_the_whole_test_split(weights, activations, tmp_path):
-    config = dataclasses.replace(QUICK, weights=weights, activations=activations, weight_bits=3, activation_bits=3)
+@pytest.mark.parametrize(("weights", "activations", "options"), [
+    ("sawb", "pact", {}), ("vsquant", "vsquant", {}), ("octav", "octav", STATIC),
+    *(pytest.param(*methods, {}, marks=pytest.mark.slow) for methods in (("sawb", "pact+"), ("octav", "octav")))])
+def test_every_method_trains_and_keeps_every_code_on_the_whole_test_split(weights, activations, options, tmp_path):
+    config = dataclasses.replace(QUICK, weights=weights, activations=activations, weight_bits=3, activation_bits=3,
+                                 **options)
     result = train(config)
     assert result.train_accuracy > 0.2
     save_checkpoint(result, tmp_path / "x.safetensors")
@@ -93,6 +97,25 @@ def test_every_method_trains_and_keeps_every_code_on_the_whole_test_split(weight
     assert all(layer.compared >= 360 * 10 for layer in exported.report.layers)
     model = load_checkpoint(tmp_path / "x.safetensors")[1]
     assert integer_accuracy(model, digits()[1]) == pytest.approx(result.test_accuracy, abs=1 / 360)
+
+
+def test_the_options_of_octav_reach_every_layer():
+    octav = dataclasses.replace(QUICK, weights="octav", activations="octav", shortcut_bits=8)
+    quantizers = [m.quantizer for m in octav.build().modules() if isinstance(getattr(m, "quantizer", None), Octav)]
+    assert len(quantizers) == 6 and all(q == Octav(q.bits, Gradient.MAD) for q in quantizers)
+    model = dataclasses.replace(octav, **STATIC).build()
+    weights = [m for m in model.modules() if isinstance(m, OctavWeight)]
+    activations = [m for m in model.modules() if isinstance(m, OctavActivation)]
+    assert len(weights) == 6 and all(m.gradient is Gradient.STE for m in weights)
+    assert len(activations) == 8 and all(m.gradient is Gradient.MAD and not m.dynamic for m in activations)
+    clips = [octav_clip(m.weight, m.quantizer.bits) for m in model.modules()
+             if isinstance(getattr(m, "quantizer", None), OctavWeight)]
+    for scale in (1, 3):
+        model.train()(scale * torch.rand(8, 1, 8, 8)).sum().backward()
+        assert [m.clip for m in weights] == clips
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2)
 
 
 def test_a_study_refuses_before_it_trains(tmp_path):
@@ -109,7 +132,7 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     with pytest.raises(ValueError, match=rf"^Checkpoint {where} must be a safetensors file: "):
         load_checkpoint(path)
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=rf"^Checkpoint {where} must be a pactolus-checkpoint of version 1 to 2, "
+    with pytest.raises(ValueError, match=rf"^Checkpoint {where} must be a pactolus-checkpoint of version 1 to 3, "
                                          r"not of version None$"):
         load_checkpoint(path)
     for config in ('{"network": "digits-plain"}', '{"network": "digits-plain", "colour": 1}'):
@@ -128,6 +151,13 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     ({"activations": "relu"}, "Activations must be one of pact, pact+, octav, vsquant, not 'relu'"),
     ({"weights": "sawb", "weight_bits": 8}, "Bits must be between 1 and 5 for SAWB, not 8"),
     ({"weights": "octav", "weight_bits": 1}, "Bits must be at least 2 for signed OCTAV, not 1"),
+    ({"weights": "octav", "octav_clips": "frozen"}, "Octav clips must be one of dynamic, static, not 'frozen'"),
+    ({"weights": "octav", "octav_weight_gradient": "lsq"}, "Gradient must be one of ste, pwl, mad, not 'lsq'"),
+    ({"octav_clips": "static"}, "Octav clips must be dynamic unless weights or activations are octav, not 'static'"),
+    ({"activations": "octav", "octav_weight_gradient": "ste"},
+     "Octav weight gradient must be mad unless weights are octav, not 'ste'"),
+    ({"weights": "octav", "octav_activation_gradient": "ste"},
+     "Octav activation gradient must be pwl unless activations are octav, not 'ste'"),
     ({"epochs": 0}, "Epochs must be an integer of at least 1, not 0"),
     ({"batch_size": 1}, "Batch size must be an integer of at least 2, not 1"),
     ({"seed": -1}, "Seed must be an integer of at least 0, not -1"),
@@ -147,6 +177,10 @@ def test_names():
     assert TrainConfig(network="digits-plain").name == "digits-plain-fp32"
     assert dataclasses.replace(QUICK, weights="sawb").name == "digits-residual-sawb-pact-w2a2"
     assert dataclasses.replace(QUICK, activations="pact+").name == "digits-residual-dorefa-pact+-w2a2"
+    octav = dataclasses.replace(QUICK, weights="octav", activations="octav")
+    assert octav.name == "digits-residual-octav-octav-w2a2"
+    assert dataclasses.replace(octav, octav_clips="static").name == "digits-residual-octav-octav-static-w2a2"
+    assert dataclasses.replace(octav, **STATIC).name == "digits-residual-octav-octav-ste-mad-static-w2a2"
 
 
 def test_alpha_has_its_own_lambda():
