@@ -32,7 +32,8 @@ class Form(enum.StrEnum):
 
     PAIRS = "pairs"
     """d*(d + 1) bits for two lanes a and b instead of 2*d*d: for every i, bit i of both weights selects 0, x_a, x_b or
-    x_a + x_b, made once for all rows. Complemented like NAND. An odd lane that is left over has NANDs."""
+    x_a + x_b, made once for all rows. All that selects and is selected is complemented, which makes the selections
+    NANDs and OAI222s. An odd lane that is left over has ANDs."""
 
 
 def best_form(digit_bits: int) -> Form:
@@ -72,8 +73,10 @@ class DotProduct(wiring.Component):
     -------
     x, w : ``In(data.ArrayLayout(digit_bits, lanes))``
         Digits.
-    pair_sums : ``In(data.ArrayLayout(digit_bits + 1, lanes // 2))``
-        ``x[2*p] + x[2*p + 1]``, in the same cycle. Only in the form PAIRS of at least two lanes.
+    x_n : ``In(data.ArrayLayout(digit_bits, lanes))``
+        Complements of the digits, instead of ``x``, in the form PAIRS.
+    pair_sums_n : ``In(data.ArrayLayout(digit_bits + 1, lanes // 2))``
+        Complements of ``x[2*p] + x[2*p + 1]``, in the same cycle. In the form PAIRS of at least two lanes.
     addend : ``In(acc_bits)``
         Added to the products; may come later than the digits.
     result : ``Out(acc_bits)``
@@ -104,43 +107,43 @@ class DotProduct(wiring.Component):
         self.latency = 1 if self.pipeline else 0
         self.pairs = self.lanes // 2 if self.form is Form.PAIRS else 0
         word = data.ArrayLayout(self.digit_bits, self.lanes)
-        sums = {"pair_sums": In(data.ArrayLayout(self.digit_bits + 1, self.pairs))} if self.pairs else {}
-        super().__init__(
-            {"x": In(word), "w": In(word), **sums, "addend": In(self.acc_bits), "result": Out(self.acc_bits)}
-        )
+        digits = {"x_n" if self.form is Form.PAIRS else "x": In(word), "w": In(word)}
+        if self.pairs:
+            digits["pair_sums_n"] = In(data.ArrayLayout(self.digit_bits + 1, self.pairs))
+        super().__init__({**digits, "addend": In(self.acc_bits), "result": Out(self.acc_bits)})
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        complemented = self.form is not Form.AND
+        complemented = self.form is Form.NAND
         columns: list[list[Bit]] = [[] for _ in range(self.acc_bits)]
-
-        def add(name: str, weight: int, bits: Value) -> None:
-            named = Signal(len(bits), name=f"{name}_n" if complemented else name)
-            m.d.comb += named.eq(~bits if complemented else bits)
-            columns[weight] += bits_of(named)
 
         def plane(word: Value, bit: int, lanes: slice) -> Value:
             """One bit of the digits of ``lanes``."""
             return Cat(word[bit :: self.digit_bits][lanes])
 
-        x, w = self.x.as_value(), self.w.as_value()
-        paired = 2 * self.pairs
+        w = self.w.as_value()
+        x = self.x_n.as_value() if self.form is Form.PAIRS else self.x.as_value()
+        end = 2 * self.pairs
+        first, second, rest = slice(0, end, 2), slice(1, end, 2), slice(end, None)
         for i in range(self.digit_bits):
-            if paired:
-                a, b = plane(w, i, slice(0, paired, 2)), plane(w, i, slice(1, paired, 2))
-                only_a, only_b, both = (Signal(self.pairs, name=f"{name}_{i}") for name in ("only_a", "only_b", "both"))
-                m.d.comb += [only_a.eq(a & ~b), only_b.eq(~a & b), both.eq(a & b)]
-                sums = self.pair_sums.as_value()
+            if self.pairs:
+                a, b = plane(w, i, first), plane(w, i, second)
+                both_n, a_n, b_n = (Signal(self.pairs, name=f"{name}_{i}_n") for name in ("both", "only_a", "only_b"))
+                m.d.comb += [both_n.eq(~(a & b)), a_n.eq(~(a & both_n)), b_n.eq(~(b & both_n))]
                 for j in range(self.digit_bits + 1):
-                    selected = both & Cat(sums[j :: self.digit_bits + 1])
+                    sums_n = Cat(self.pair_sums_n.as_value()[j :: self.digit_bits + 1])
+                    selected_n = both_n | sums_n
                     if j < self.digit_bits:
-                        selected |= only_a & plane(x, j, slice(0, paired, 2))
-                        selected |= only_b & plane(x, j, slice(1, paired, 2))
-                    add(f"selected_{i}_{j}", i + j, selected)
-            if paired < self.lanes:
-                rest = slice(paired, None)
+                        selected_n &= (a_n | plane(x, j, first)) & (b_n | plane(x, j, second))
+                    selected = Signal(self.pairs, name=f"selected_{i}_{j}")
+                    m.d.comb += selected.eq(~selected_n)
+                    columns[i + j] += bits_of(selected)
+            if end < self.lanes:
                 for j in range(self.digit_bits):
-                    add(f"products_{i}_{j}", i + j, plane(w, i, rest) & plane(x, j, rest))
+                    product = plane(w, i, rest) & (~plane(x, j, rest) if self.form is Form.PAIRS else plane(x, j, rest))
+                    products = Signal(len(product), name=f"products_{i}_{j}{'_n' if complemented else ''}")
+                    m.d.comb += products.eq(~product if complemented else product)
+                    columns[i + j] += bits_of(products)
 
         if self.pipeline:
             columns = compress(m, columns, complemented=complemented, prefix="product")

@@ -47,8 +47,8 @@ class ActivationRegister(wiring.Component):
     ----------
     lanes, digit_bits : :class:`int`
         Digits of the word.
-    pair_sums : :class:`bool`
-        Whether it holds the sums of neighbouring digits too; at least two lanes.
+    pairs : :class:`bool`
+        Whether what it holds is for rows of the form :attr:`~hw.dot_product.Form.PAIRS`.
 
     Members
     -------
@@ -56,33 +56,31 @@ class ActivationRegister(wiring.Component):
         The word.
     valid : ``In(1)``
         Whether there is one in this cycle.
-    o : ``Out(data.ArrayLayout(digit_bits, lanes))``
-        The word of the cycle before, or 0.
-    o_pair_sums : ``Out(data.ArrayLayout(digit_bits + 1, lanes // 2))``
-        ``o[2*p] + o[2*p + 1]``. Only with ``pair_sums``.
+    x, x_n, pair_sums_n
+        The word of the cycle before, or zeros, as :class:`hw.dot_product.DotProduct` takes it in that form.
     """
 
-    def __init__(self, *, lanes: int, digit_bits: int, pair_sums: bool = False) -> None:
+    def __init__(self, *, lanes: int, digit_bits: int, pairs: bool) -> None:
         self.lanes = lanes
         self.digit_bits = digit_bits
-        self.pair_sums = pair_sums
+        self.pairs = pairs
         word = data.ArrayLayout(digit_bits, lanes)
-        sums = {"o_pair_sums": Out(data.ArrayLayout(digit_bits + 1, lanes // 2))} if pair_sums else {}
-        super().__init__({"i": In(word), "valid": In(1), "o": Out(word), **sums})
+        held = {"x_n": word} if pairs else {"x": word}
+        if pairs and lanes > 1:
+            held["pair_sums_n"] = data.ArrayLayout(digit_bits + 1, lanes // 2)
+        self.held = tuple(held)
+        super().__init__({"i": In(word), "valid": In(1)} | {name: Out(layout) for name, layout in held.items()})
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        word = Signal(self.lanes * self.digit_bits, reset_less=True)
-        gated = Signal(self.o.shape())
-        m.d.comb += [
-            gated.eq(self.i.as_value() & self.valid.replicate(len(word))),
-            self.o.eq(word),
-        ]
-        m.d.sync += word.eq(gated)
-        if self.pair_sums:
-            sums = Signal(self.o_pair_sums.shape(), reset_less=True)
-            m.d.sync += [sums[pair].eq(gated[2 * pair] + gated[2 * pair + 1]) for pair in range(self.lanes // 2)]
-            m.d.comb += self.o_pair_sums.eq(sums)
+        digits = Signal(self.i.shape())
+        m.d.comb += digits.eq(self.i.as_value() & self.valid.replicate(len(digits.as_value())))
+        sums = Cat((digits[2 * pair] + digits[2 * pair + 1])[: self.digit_bits + 1] for pair in range(self.lanes // 2))
+        for name, value in {"x": digits.as_value(), "x_n": ~digits.as_value(), "pair_sums_n": ~sums}.items():
+            if name in self.held:
+                register = Signal(len(value), name=name, reset_less=True)
+                m.d.sync += register.eq(value)
+                m.d.comb += getattr(self, name).eq(register)
         return m
 
 
@@ -136,7 +134,7 @@ class MacRow(wiring.Component):
 
     Members
     -------
-    x, w, pair_sums
+    x, x_n, pair_sums_n, w
         As of :class:`hw.dot_product.DotProduct`.
     keep, shift : ``In(1)``
         At most one of them is high.
@@ -155,10 +153,10 @@ class MacRow(wiring.Component):
         self.acc_bits = acc_bits
         self.pipeline = pipeline
         self.form = self._dot_product.form
-        self.pairs = self._dot_product.pairs
-        digits = {name: member for name, member in self._dot_product.signature.members.items() if member.flow is In}
-        del digits["addend"]
-        super().__init__({**digits, "keep": In(1), "shift": In(1), "acc": Out(acc_bits)})
+        inputs = {name: member for name, member in self._dot_product.signature.members.items() if member.flow is In}
+        del inputs["addend"]
+        self._digits = tuple(inputs)
+        super().__init__({**inputs, "keep": In(1), "shift": In(1), "acc": Out(acc_bits)})
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -166,9 +164,7 @@ class MacRow(wiring.Component):
         accumulator = Signal(self.acc_bits, reset_less=True)
         m.d.sync += accumulator.eq(dot_product.result)
         m.d.comb += [
-            dot_product.x.eq(self.x),
-            dot_product.w.eq(self.w),
-            *([dot_product.pair_sums.eq(self.pair_sums)] if self.pairs else []),
+            *(getattr(dot_product, name).eq(getattr(self, name)) for name in self._digits),
             dot_product.addend.eq(
                 _horner_addend(accumulator, keep=self.keep, shift=self.shift, digit_bits=self.digit_bits)
             ),
@@ -186,11 +182,13 @@ class OnesRow(wiring.Component):
     ----------
     lanes, digit_bits, acc_bits, pipeline
         As of :class:`hw.dot_product.DotProduct`.
+    complemented : :class:`bool`
+        Whether ``x`` has complements.
 
     Members
     -------
     x : ``In(data.ArrayLayout(digit_bits, lanes))``
-        Digits.
+        Digits, or their complements.
     ones : ``In(1)``
         Whether the digits count; of the same cycle as ``keep`` and ``shift``.
     keep, shift : ``In(1)``
@@ -199,11 +197,14 @@ class OnesRow(wiring.Component):
         The accumulator.
     """
 
-    def __init__(self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: bool) -> None:
+    def __init__(
+        self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: bool, complemented: bool = False
+    ) -> None:
         self.lanes = lanes
         self.digit_bits = digit_bits
         self.acc_bits = acc_bits
         self.pipeline = pipeline
+        self.complemented = complemented
         super().__init__(
             {
                 "x": In(data.ArrayLayout(digit_bits, lanes)),
@@ -223,13 +224,14 @@ class OnesRow(wiring.Component):
         columns: list[list[Bit]] = [[] for _ in range(self.acc_bits)]
         for index, bit in enumerate(bits_of(self.x.as_value())):
             columns[index % self.digit_bits].append(bit)
-        columns = compress(m, columns, prefix="lanes")
+        columns = compress(m, columns, complemented=self.complemented, prefix="lanes")
         if self.pipeline:
             columns = register(m, columns, "carry_save")
         for weight, column in enumerate(columns):
             for row, bit in enumerate(column):
                 gated = Signal(name=f"gated_{row}_{weight}")
-                m.d.comb += gated.eq(bit.source[bit.offset] & self.ones)
+                value = bit.source[bit.offset]
+                m.d.comb += gated.eq((~value if self.complemented else value) & self.ones)
                 column[row] = Bit(bit.arrival, gated, 0)
         for column, bit in zip(columns, bits_of(addend, ADDEND_ARRIVAL), strict=True):
             column.append(bit)
@@ -408,9 +410,9 @@ class MacArray(wiring.Component):
         }
 
         # Cycle 0: the beat. Cycle 1: its words and flags in registers.
-        pair_sums = self.form is Form.PAIRS and self.lanes > 1
+        pairs = self.form is Form.PAIRS
         m.submodules.activation_register = activations = ActivationRegister(
-            lanes=self.lanes, digit_bits=self.digit_bits, pair_sums=pair_sums
+            lanes=self.lanes, digit_bits=self.digit_bits, pairs=pairs
         )
         m.submodules.weight_register = weights = WeightRegister(width=self.rows * word_bits)
         m.d.comb += [
@@ -442,9 +444,9 @@ class MacArray(wiring.Component):
             taken, last = waiting_taken, waiting_last
 
         # Cycle latency - 1: the accumulators add. Cycle latency: they hold the beat.
-        m.submodules.ones_row = ones_row = OnesRow(**parameters)
+        m.submodules.ones_row = ones_row = OnesRow(**parameters, complemented=pairs)
         m.d.comb += [
-            ones_row.x.eq(activations.o),
+            ones_row.x.eq(activations.x_n if pairs else activations.x),
             ones_row.ones.eq(ones),
             ones_row.keep.eq(keep),
             ones_row.shift.eq(shift),
@@ -453,8 +455,7 @@ class MacArray(wiring.Component):
         for index in range(self.rows):
             m.submodules[f"row_{index}"] = row = MacRow(**parameters, form=self.form)
             m.d.comb += [
-                row.x.eq(activations.o),
-                *([row.pair_sums.eq(activations.o_pair_sums)] if pair_sums else []),
+                *(getattr(row, name).eq(getattr(activations, name)) for name in activations.held),
                 row.w.eq(weights.o.word_select(index, word_bits)),
                 row.keep.eq(keep),
                 row.shift.eq(shift),

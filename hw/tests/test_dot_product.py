@@ -18,14 +18,17 @@ def check(dut, cases):
     async def bench(ctx):
         count = 0
         for x, w, addend in cases:
-            ctx.set(dut.x.as_value(), x)
             ctx.set(dut.w.as_value(), w)
+            if dut.form is Form.PAIRS:
+                ctx.set(dut.x_n.as_value(), ~x)
+            else:
+                ctx.set(dut.x.as_value(), x)
             if dut.pairs:
                 digits = [x >> k & mask for k in shifts]
-                ctx.set(dut.pair_sums, [a + b for a, b in zip(digits[::2], digits[1::2])])
+                ctx.set(dut.pair_sums_n, [2 * mask + 1 - a - b for a, b in zip(digits[::2], digits[1::2])])
             if dut.latency:
                 await ctx.tick()
-                ctx.set(dut.x.as_value(), ~x)
+                ctx.set(dut.w.as_value(), ~w)
             ctx.set(dut.addend, addend)
             await ctx.delay(1e-9)
             expected = addend + sum((x >> k & mask) * (w >> k & mask) for k in shifts)
