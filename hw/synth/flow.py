@@ -36,7 +36,7 @@ from hw.synth.fanout import BRANCH, LEAF, WIDE_GATE, buffer_trees
 from hw.synth.liberty import Adder, Library
 from hw.synth.technology import Kind, Target
 
-__all__ = ["Netlist", "SynthesisError", "liberty_file", "synthesize"]
+__all__ = ["Netlist", "SynthesisError", "liberty_file", "run_yosys", "synthesize"]
 
 FORMAT = 2
 """Of the cached result; part of the cache key."""
@@ -455,18 +455,18 @@ def synthesize(
 def _map(folder: Path, top: str, library: Library | None, picoseconds: int) -> None:
     """Run the scripts in ``folder``; they leave ``netlist.v`` and ``netlist.json`` there."""
     if library is None:
-        _run_yosys("run.ys", folder, top)
+        run_yosys("run.ys", folder, top)
         return
-    _run_yosys("prepare.ys", folder, top)
+    run_yosys("prepare.ys", folder, top)
     netlist = json.loads((folder / "prepared.json").read_text())
     for name, module in netlist["modules"].items():
         if module["cells"]:
             buffer_trees(netlist, name, library)
     (folder / "buffered.json").write_text(json.dumps(netlist))
-    log = _run_yosys("map_small.ys", folder, top)
+    log = run_yosys("map_small.ys", folder, top)
     delays = re.findall(r"^ABC: .*\bDelay = +([\d.]+) ps", log, re.MULTILINE)
     if delays and float(delays[-1]) > picoseconds:
-        _run_yosys("map_fast.ys", folder, top)
+        run_yosys("map_fast.ys", folder, top)
 
 
 def liberty_file(target: Target, build: Path) -> Path:
@@ -480,8 +480,8 @@ def liberty_file(target: Target, build: Path) -> Path:
     return path
 
 
-def _run_yosys(script: str, folder: Path, top: str) -> str:
-    """Run a script in ``folder`` and return its log."""
+def run_yosys(script: str, folder: Path, top: str) -> str:
+    """Run a script of Yosys's in ``folder`` in a process of its own, and return its log."""
     log = folder / f"{script}.log"
     with log.open("w") as output, tempfile.TemporaryDirectory() as scratch:
         status = subprocess.run(
