@@ -78,7 +78,7 @@ def quantize(model: nn.Module, sample: torch.Tensor | Sequence[int], precision: 
         Of the model's inputs, widened to include 0; gives the input's scale and zero point.
     bits : mapping or ``None``
         Other widths by path: of the weights for a layer with weights, of the codes for an activation (``input`` is the
-        network's input). ``print`` of the result shows all paths.
+        network's input, or ``input_2`` where the model has such a layer). ``print`` of the result shows all paths.
 
     Returns
     -------
@@ -115,8 +115,9 @@ def convert(model: nn.Module, sample: torch.Tensor | Sequence[int], precision: P
     float_model = fx.GraphModule(reference, copy.deepcopy(graph))
     swap = Swap(reference, graph, _record(float_model, batch))
     swap.walk()
-    modules, notices = quantized_modules(swap.weights, swap.activations, swap.kept, precision=precision,
-                                         input_range=(min(low, 0.0), max(high, 0.0)), bits=bits or {})
+    modules, notices = quantized_modules(swap.weights, swap.activations, swap.kept, input_path=swap.input,
+                                         precision=precision, input_range=(min(low, 0.0), max(high, 0.0)),
+                                         bits=bits or {})
     notices = [*swap.notices, *notices]
     swapped = fx.GraphModule(modules, graph, class_name=type(model).__name__)
     swapped.graph.eliminate_dead_code()

@@ -20,8 +20,9 @@ __all__ = ["quantized_modules"]
 
 
 def quantized_modules(weights: Mapping[str, Weight], activations: Mapping[str, Activation],
-                      kept: Mapping[str, nn.Module], *, precision: Precision, input_range: tuple[float, float],
-                      bits: Mapping[str, int]) -> tuple[dict[str, nn.Module], list[str]]:
+                      kept: Mapping[str, nn.Module], *, input_path: str, precision: Precision,
+                      input_range: tuple[float, float], bits: Mapping[str, int]
+                      ) -> tuple[dict[str, nn.Module], list[str]]:
     """All modules of a changed graph by path, and notices of what is not quite as it was.
 
     Parameters
@@ -30,6 +31,8 @@ def quantized_modules(weights: Mapping[str, Weight], activations: Mapping[str, A
         By path, what is to be made.
     kept : mapping
         By path, modules that are taken as they are. Batch norms among them follow weights that are scaled.
+    input_path : :class:`str`
+        Of the input's quantizer.
     precision : :class:`sw.models.Precision`
         With edge bits.
     input_range : (low, high)
@@ -42,24 +45,25 @@ def quantized_modules(weights: Mapping[str, Weight], activations: Mapping[str, A
     ValueError
         A width for no path, or one that the method does not have.
     """
-    unknown = sorted(set(bits) - {"input", *weights, *activations})
+    unknown = sorted(set(bits) - {input_path, *weights, *activations})
     if unknown:
         raise ValueError(f"Bits must be for layers of the model, not for {', '.join(map(repr, unknown))}")
     edges = {weight.source.path for weight in weights.values() if weight.last and weight.source is not None}
     assert precision.edge_bits is not None
-    made: dict[str, nn.Module] = {"input": _input(bits.get("input", precision.edge_bits), *input_range)}
+    made: dict[str, nn.Module] = {input_path: _input(bits.get(input_path, precision.edge_bits), *input_range)}
     for path, activation in activations.items():
         made[path] = _quantizer(activation, precision, bits.get(path), edge=path in edges)
     made.update(kept)
     notices: list[str] = []
     for path, weight in weights.items():
-        made[path] = _layer(path, weight, precision, bits.get(path), notices)
+        first = weight.source is not None and weight.source.path == input_path
+        made[path] = _layer(path, weight, precision, bits.get(path), notices, first=first)
     return made, notices
 
 
-def _layer(path: str, weight: Weight, precision: Precision, bits: int | None, notices: list[str]) -> nn.Module:
+def _layer(path: str, weight: Weight, precision: Precision, bits: int | None, notices: list[str], *,
+           first: bool) -> nn.Module:
     assert precision.weight_bits is not None and precision.edge_bits is not None
-    first = weight.source is not None and weight.source.path == "input"
     if bits is None:
         bits = precision.edge_bits if first or weight.last else precision.weight_bits
     method = precision.weights

@@ -50,6 +50,8 @@ class Swap:
 
     Members
     -------
+    input : :class:`str`
+        Path of the input's quantizer.
     values : :class:`dict`
         What each node gives, as far as quantization goes.
     weights, activations : :class:`dict`
@@ -68,6 +70,7 @@ class Swap:
         self.labels: dict[str, str] = {}
         for node in graph.nodes:
             self.labels[node.name] = unused(self._path(node), self.labels.values())
+        self.input = ""
         self.values: dict[fx.Node, Value] = {}
         self.weights: dict[str, Weight] = {}
         self.activations: dict[str, Activation] = {}
@@ -87,8 +90,9 @@ class Swap:
         return f"{owner}.{what}" if owner else what
 
     def _new_path(self, path: str) -> str:
-        """A path for a module that the float model does not have there."""
-        return unused(path, {*self.modules, *self.activations, *self.kept})
+        """A path for a module that the float model does not have there; identities vanish."""
+        taken = {name for name, module in self.modules.items() if not isinstance(module, nn.Identity)}
+        return unused(path, {*taken, *self.activations, *self.kept})
 
     def _place(self, node: fx.Node) -> str:
         """Where the module that comes for ``node`` goes: to its own path, if nothing is there yet."""
@@ -222,10 +226,11 @@ class Swap:
             self.values[node] = None
             return
         users = list(node.users)
-        new = self._insert(node, "input", node)
+        self.input = self._new_path("input")
+        new = self._insert(node, self.input, node)
         for user in users:
             user.replace_input_with(node, new)
-        self.values[new] = Code("input", signed=False)
+        self.values[new] = Code(self.input, signed=False)
 
     def _output(self, node: fx.Node) -> None:
         source, = node.args

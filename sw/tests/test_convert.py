@@ -460,6 +460,17 @@ def test_refusals_name_every_node_and_its_reason(name):
     assert str(caught.value).splitlines()[1:] == [f"  {path}: {reason}" for path, reason in refusals.items()]
 
 
+def test_a_layer_may_be_called_input():
+    net = Written(lambda m, x: m.last(relu(m.input(x))), input=nn.Conv2d(2, 2, 3)).eval()
+    model = quantize(net, SHAPE, EIGHT, bits={"input": 5, "input_2": 7})
+    assert isinstance(model.get_submodule("input"), QuantConv2d) and model.get_submodule("input").quantizer.bits == 5
+    assert isinstance(model.get_submodule("input_2"), InputQuantizer) and model.get_submodule("input_2").bits == 7
+    assert all(layer.float64_differences == 0
+               for layer in export(calibrated(model.eval(), images()), images()).report.layers)
+    precision = Precision(weight_bits=3, activation_bits=3, weights="maxabs")
+    assert quantize(net, SHAPE, precision).get_submodule("input").quantizer.bits == 8, "it is the first layer"
+
+
 def test_wrong_arguments_are_refused():
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
     for sentence, arguments in {
