@@ -174,9 +174,9 @@ WEIGHT_SCALES: dict[str, Callable[[torch.Tensor, int], WeightQuantizer]] = {
 
 
 def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int = 8, activation_bits: int = 8,
-                  edge_bits: int = 8, weights: str = "mse", activations: str = "mse", percentile: float = 99.99,
-                  input_range: tuple[float, float] = (0.0, 1.0), bits: Mapping[str, int] | None = None
-                  ) -> fx.GraphModule:
+                  edge_bits: int = 8, shortcut_bits: int | None = None, weights: str = "mse", activations: str = "mse",
+                  percentile: float = 99.99, input_range: tuple[float, float] = (0.0, 1.0),
+                  bits: Mapping[str, int] | None = None) -> fx.GraphModule:
     """Quantize a trained float model without training it.
 
     Activations are uniform from 0 to a clip (codes as for PACT), projection shortcuts symmetric. The clip of a tensor
@@ -207,7 +207,7 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
         Not changed; evaluation mode is what is quantized.
     batches : iterable of :class:`torch.Tensor` or of tuples whose first is the inputs
         Is gone through once. (N, C, H, W) or (N, features).
-    weight_bits, activation_bits, edge_bits, input_range, bits
+    weight_bits, activation_bits, edge_bits, shortcut_bits, input_range, bits
         As for :func:`sw.convert.quantize`.
     weights : :class:`str`
         A key of :data:`WEIGHT_SCALES`.
@@ -238,7 +238,8 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
     if first is None:
         raise ValueError("Batches must hold at least one")
     precision = Precision(weight_bits=weight_bits, activation_bits=activation_bits, edge_bits=edge_bits,
-                          weights="maxabs", activations="vsquant" if activations == "vsquant" else "pact")
+                          shortcut_bits=shortcut_bits, weights="maxabs",
+                          activations="vsquant" if activations == "vsquant" else "pact")
     conversion = convert(model, first, precision, input_range=input_range, bits=bits)
     result = conversion.model.eval()
     histograms: dict[str, Histogram] = {}

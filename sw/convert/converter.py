@@ -60,7 +60,10 @@ def quantize(model: nn.Module, sample: torch.Tensor | Sequence[int], precision: 
     * global average pools: ``AdaptiveAvgPool2d(1)``, a mean over the map, an average pool as large as the map;
     * ``flatten``, and ``view``, ``reshape`` and ``squeeze`` that do the same; dropout; ``Identity``, which vanishes.
 
-    The first and the last layer, the last layer's input, the network's input and projection shortcuts have edge bits.
+    The first and the last layer, the last layer's input, the network's input and what projection shortcuts give have
+    edge bits. With shortcut bits, what residual sums and projection shortcuts read has these, and so have the weights
+    of projections; every other layer that reads it does so through an activation quantizer of its own, ``branch`` in
+    the module that calls the layer.
     DoReFa, whose weights are always within ±1, is taken where batch norm follows and can make up for it; the statistics
     are scaled accordingly. The last layer is max-abs whatever the method, as are layers without batch norm with DoReFa,
     and the first layer and those of more than 5 bits with SAWB.
@@ -72,7 +75,7 @@ def quantize(model: nn.Module, sample: torch.Tensor | Sequence[int], precision: 
     sample : :class:`torch.Tensor` or sequence of :class:`int`
         A batch of images (N, C, H, W) or features (N, F), or the shape of one, (C, H, W) or (F,).
     precision : :class:`sw.models.Precision`
-        With edge bits, and without shortcut bits. Its ``clip`` is where every trained clip starts, but for activations
+        With edge bits. Its ``clip`` is where every trained clip starts, but for activations
         that had a bound: they start at that.
     input_range : (low, high)
         Of the model's inputs, widened to include 0; gives the input's scale and zero point.
@@ -100,9 +103,8 @@ def convert(model: nn.Module, sample: torch.Tensor | Sequence[int], precision: P
     """:func:`quantize`, with what a calibration needs beside it; parameters and errors are the same."""
     if precision.weight_bits is None:
         raise ValueError("Precision must have weight and activation bits, not those of the float32 baseline")
-    if precision.edge_bits is None or precision.shortcut_bits is not None:
-        raise ValueError("Precision must have edge bits and no shortcut bits of its own, not "
-                         f"{precision.edge_bits!r} and {precision.shortcut_bits!r}")
+    if precision.edge_bits is None:
+        raise ValueError("Precision must have edge bits, not None")
     low, high = (float(bound) for bound in input_range)
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"Input range must go from a smaller to a larger number, not {input_range!r}")
@@ -115,6 +117,8 @@ def convert(model: nn.Module, sample: torch.Tensor | Sequence[int], precision: P
     float_model = fx.GraphModule(reference, copy.deepcopy(graph))
     swap = Swap(reference, graph, _record(float_model, batch))
     swap.walk()
+    if precision.shortcut_bits is not None:
+        swap.separate_branches()
     modules, notices = quantized_modules(swap.weights, swap.activations, swap.kept, input_path=swap.input,
                                          precision=precision, input_range=(min(low, 0.0), max(high, 0.0)),
                                          bits=bits or {})

@@ -65,7 +65,8 @@ def _layer(path: str, weight: Weight, precision: Precision, bits: int | None, no
            first: bool) -> nn.Module:
     assert precision.weight_bits is not None and precision.edge_bits is not None
     if bits is None:
-        bits = precision.edge_bits if first or weight.last else precision.weight_bits
+        wide = precision.shortcut_bits if weight.projection else None
+        bits = precision.edge_bits if first or weight.last else wide or precision.weight_bits
     method = precision.weights
     if weight.last or (method == "sawb" and (first or bits > max(COEFFICIENTS))):
         method = "maxabs"
@@ -91,7 +92,8 @@ def _quantizer(activation: Activation, precision: Precision, bits: int | None, *
     if activation.signed:
         return dataclasses.replace(precision, edge_bits=bits or precision.edge_bits).shortcut()
     if bits is None:
-        bits = precision.edge_bits if edge else precision.activation_bits
+        wide = precision.shortcut_bits if activation.stream else None
+        bits = precision.edge_bits if edge else wide or precision.activation_bits
     clip = precision.clip if activation.ceiling is None else activation.ceiling
     return dataclasses.replace(precision, activation_bits=bits, clip=clip).activation()
 

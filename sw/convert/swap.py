@@ -122,6 +122,31 @@ class Swap:
         if self.refusals:
             raise ConversionError(tuple(self.refusals.items()))
 
+    def separate_branches(self) -> None:
+        """Put a quantizer between the residual stream and every layer that reads it, but for projections and the last.
+
+        Layers that read the same node share one.
+        """
+        branches: dict[fx.Node, fx.Node] = {}
+        for node in list(self.graph.nodes):
+            weight = self.weights.get(str(node.target)) if node.op == "call_module" else None
+            if weight is None or weight.source is None or weight.projection or weight.last:
+                continue
+            stream = self.activations.get(weight.source.path)
+            if stream is None or not stream.stream:
+                continue
+            reader, place = node, self._source(node)
+            while place.target is torch.flatten or not isinstance(self.values[place], Code):  # an average is no code
+                reader, place = place, self._source(place)
+            if place not in branches:
+                parent = self.labels[node.name].rpartition(".")[0]
+                path = self._new_path(f"{parent}.branch" if parent else "branch")
+                self.activations[path] = Activation(self.origins.get(place.name, place.name), None,
+                                                    ceiling=stream.ceiling)
+                branches[place] = self._insert(place, path, place)
+                self.values[branches[place]] = Code(path, signed=False)
+            reader.replace_input_with(place, branches[place])
+
     def _refuse(self, label: str, reason: str) -> None:
         self.refusals.setdefault(label, reason)
 
@@ -386,6 +411,9 @@ class Swap:
                 self._refuse(label, "must add two tensors, not a layer's result to itself")
                 return
             sources[which] = self._signed(sources[which], (a, b)[which])
+            projection = self.weights[(a, b)[which].layer]
+            projection.projection = True
+            self._streams(projection.source)
             value = dataclasses.replace((b, a)[which], added=True, label=label)
         elif isinstance(a, Result) or isinstance(b, Result):
             result = a if isinstance(a, Result) else b
@@ -393,6 +421,8 @@ class Swap:
             value = dataclasses.replace(result, added=True, label=label)
         else:
             value = Sum(label)
+        self._streams(a)
+        self._streams(b)
         path = self._place(node)
         self.kept[path] = ResidualAdd()
         with self.graph.inserting_before(node):
@@ -400,6 +430,11 @@ class Swap:
         self._known_as(new, node)
         self._replace(node, new)
         self.values[new] = value
+
+    def _streams(self, value: Value) -> None:
+        """A shortcut reads this: if it is a code, it is the residual stream's."""
+        if isinstance(value, Code) and value.path in self.activations:
+            self.activations[value.path].stream = True
 
     def _signed(self, source: fx.Node, result: Result) -> fx.Node:
         """The signed quantizer of a projection shortcut."""

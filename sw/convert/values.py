@@ -66,20 +66,34 @@ Value = Code | Average | Result | Pooled | Sum | None
 
 @dataclass
 class Weight:
-    """A layer with weights: what it reads, and where it stands."""
+    """A layer with weights: what it reads, and where it stands.
+
+    Members
+    -------
+    projection : :class:`bool`
+        Whether it is what a shortcut computes.
+    """
 
     module: nn.Conv2d | nn.Linear
     source: Code | None
     last: bool = False
+    projection: bool = False
     norms: list[nn.Module] = dataclasses.field(default_factory=list)
     bare: bool = False
 
 
 @dataclass
 class Activation:
-    """An activation quantizer to be: the float node that it quantizes, the layer behind it, and its form."""
+    """An activation quantizer to be: the float node that it quantizes, the layer that it follows, and its form.
+
+    Members
+    -------
+    stream : :class:`bool`
+        Whether a residual sum, or a projection shortcut, reads it.
+    """
 
     source: str
     layer: str | None
     signed: bool = False
     ceiling: float | None = None
+    stream: bool = False

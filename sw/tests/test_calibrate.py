@@ -13,6 +13,7 @@ from sw.calibrate import ACTIVATION_CLIPS, WEIGHT_SCALES, Histogram, post_traini
 from sw.data import digits
 from sw.export import export, logits
 from sw.layers import PactActivation, QuantizedWeight, SymmetricActivation, VsQuantActivation
+from sw.models import MODELS, Precision
 from sw.quantizers.mse import Mse, mse_clip
 from sw.quantizers.octav import octav_clip
 from sw.quantizers.pact import pact
@@ -246,6 +247,22 @@ def test_projections_are_calibrated_with_their_sign():
     model = post_training(net, [torch.rand(1, 1, 9, 9), torch.ones(1, 1, 9, 9)], activations="max")
     clip, = (m.clip.item() for m in model.modules() if isinstance(m, SymmetricActivation))
     assert clip == 3.0
+
+
+def test_a_residual_stream_of_its_own_width_is_calibrated():
+    model = MODELS["digits-residual"](Precision()).eval()
+    batch = torch.rand(8, 1, 8, 8)
+    quantized = post_training(model, [batch], activation_bits=3, shortcut_bits=8, activations="max")
+    read = {path: [] for path in ("act", "block1.branch", "block1.act2", "block2.branch")}
+    for path, values in read.items():
+        quantized.get_submodule(path).register_forward_pre_hook(lambda m, x, values=values: values.append(x[0]))
+    quantized(batch)
+    bits = {path: quantized.get_submodule(path).bits for path in read}
+    assert bits == {"act": 8, "block1.branch": 3, "block1.act2": 8, "block2.branch": 3}
+    for path, (value,) in read.items():
+        clip = quantized.get_submodule(path).clip.item()
+        assert clip == pytest.approx(value.max().item(), rel=0.1)
+    assert all(layer.float64_differences == 0 for layer in export(quantized, batch).report.layers)
 
 
 def test_methods_of_weights():

@@ -316,6 +316,47 @@ def test_the_reference_networks_are_swapped_too():
         assert swapped == set(paths(expected, *kinds))
 
 
+@pytest.mark.parametrize("weights", ["dorefa", "sawb"])
+def test_shortcut_bits_make_the_network_that_is_built_with_them(weights):
+    """Widths, methods, paths and the very values of the reference network."""
+    precision = Precision(weight_bits=2, activation_bits=3, shortcut_bits=6, weights=weights)
+    model = MODELS["digits-residual"](Precision())
+    for seed in range(3):
+        model.train()(torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(seed)))
+    found, expected = quantize(model.eval(), (1, 8, 8), precision), MODELS["digits-residual"](precision).eval()
+    state = {path.replace("shortcut.shortcut", "shortcut.2"): value for path, value in found.state_dict().items()}
+    expected.load_state_dict(state)
+
+    def widths(net):
+        return {path.replace("shortcut.shortcut", "shortcut.2"): (type(m), m.bits, type(getattr(m, "quantizer", None)))
+                if isinstance(m, ActivationQuantizer) else m.quantizer
+                for path, m in net.named_modules() if isinstance(m, ActivationQuantizer | QuantizedWeight)}
+
+    assert widths(found) == widths(expected)
+    sample = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(9))
+    assert calibrated(found, sample)(sample).equal(calibrated(expected, sample)(sample))
+
+
+@pytest.mark.parametrize(("weights", "activations"), [("sawb", "pact"), ("vsquant", "vsquant"), ("octav", "octav")])
+def test_the_residual_stream_is_wide_and_what_convolutions_read_is_not(weights, activations):
+    precision = Precision(weight_bits=3, activation_bits=2, shortcut_bits=6, weights=weights, activations=activations)
+    model = quantize(made("ResNet"), SHAPE, precision)
+    modules = dict(model.named_modules())
+    read = {str(node.target): str(node.args[0].target) for node in model.graph.nodes if node.op == "call_module"}
+    assert read["layer1.0.conv1"] == "layer1.0.branch" and read["layer1.0.branch"] == "maxpool"
+    assert read["layer2.0.conv1"] == "layer2.0.branch" and read["layer2.0.branch"] == "layer1.0.relu_2"
+    assert read["layer2.0.downsample.0"] == "layer1.0.relu_2"
+    codes = {path: m.bits for path, m in modules.items() if isinstance(m, ActivationQuantizer)}
+    assert codes == {"input": 8, "relu": 6, "layer1.0.branch": 2, "layer1.0.relu": 2, "layer1.0.relu_2": 6,
+                     "layer2.0.branch": 2, "layer2.0.relu": 2, "layer2.0.relu_2": 8,
+                     "layer2.0.downsample.shortcut": 8}
+    assert modules["layer2.0.downsample.0"].quantizer.bits == 6 and modules["layer2.0.conv1"].quantizer.bits == 3
+    with torch.no_grad():
+        model.train()(images())
+    layers = export(model.eval(), images()).report.layers
+    assert layers and all(layer.float64_differences == layer.mismatches == 0 for layer in layers)
+
+
 def test_the_input_takes_its_range():
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
     model = quantize(net, images() * 4 - 1, EIGHT, input_range=(-1.0, 3.0))
@@ -471,12 +512,31 @@ def test_a_layer_may_be_called_input():
     assert quantize(net, SHAPE, precision).get_submodule("input").quantizer.bits == 8, "it is the first layer"
 
 
+def test_layers_that_read_the_same_stream_share_a_branch():
+    def forward(m, x):
+        x = relu(m.conv(x))
+        y = relu(m.last(x) + x)
+        hidden = relu(m.averaged(m.pool(x).flatten(1)) + relu(m.flattened(x.flatten(1))))
+        return m.head(relu(m.deep(m.pool(y).flatten(1)) + hidden))
+
+    net = Written(forward, pool=nn.AdaptiveAvgPool2d(1), averaged=nn.Linear(2, 5), flattened=nn.Linear(288, 5),
+                  deep=nn.Linear(2, 5), head=nn.Linear(5, 3)).eval()
+    precision = Precision(weight_bits=4, activation_bits=3, shortcut_bits=7, weights="maxabs")
+    model = calibrated(quantize(net, SHAPE, precision), images())
+    assert model.get_submodule("branch").bits == 3 and model.get_submodule("relu").bits == 7
+    assert model.get_submodule("relu_2").bits == 3, "no shortcut reads it"
+    users = {str(user.target) if user.op == "call_module" else "flatten"
+             for node in model.graph.nodes if node.target == "branch" for user in node.users}
+    assert users == {"last", "pool", "flatten"} and paths(model, PactActivation).count("branch_2") == 0
+    assert all(layer.float64_differences == 0 for layer in export(model, images()).report.layers)
+
+
 def test_wrong_arguments_are_refused():
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
     for sentence, arguments in {
         "Precision must have weight and activation bits, not those of the float32 baseline": {"precision": Precision()},
-        "Precision must have edge bits and no shortcut bits of its own, not 8 and 6":
-            {"precision": Precision(weight_bits=4, activation_bits=4, shortcut_bits=6)},
+        "Precision must have edge bits, not None":
+            {"precision": Precision(weight_bits=4, activation_bits=4, edge_bits=None)},
         r"Input range must go from a smaller to a larger number, not \(1, 1\)": {"input_range": (1, 1)},
         r"Sample must lie in the input range 0..1, not in 0..2": {"sample": torch.arange(3.0).expand(1, 2, 8, 3)},
         r"Sample must be a batch \(N, C, H, W\) or \(N, features\), not of shape \(2, 3, 3\)":
