@@ -398,6 +398,10 @@ class MacArray(wiring.Component):
             }
         )
 
+    def _row(self, **parameters: Any) -> wiring.Component:
+        """One row; for what shall be compared with this one in the same surroundings."""
+        return MacRow(**parameters, form=self.form)
+
     def elaborate(self, platform) -> Module:
         m = Module()
         beat = self.i.payload
@@ -453,7 +457,7 @@ class MacArray(wiring.Component):
         ]
         accumulators = []
         for index in range(self.rows):
-            m.submodules[f"row_{index}"] = row = MacRow(**parameters, form=self.form)
+            m.submodules[f"row_{index}"] = row = self._row(**parameters)
             m.d.comb += [
                 *(getattr(row, name).eq(getattr(activations, name)) for name in activations.held),
                 row.w.eq(weights.o.word_select(index, word_bits)),

@@ -36,7 +36,16 @@ from hw.synth.fanout import BRANCH, LEAF, WIDE_GATE, buffer_trees
 from hw.synth.liberty import Adder, Library
 from hw.synth.technology import Kind, Target
 
-__all__ = ["Netlist", "SynthesisError", "liberty_file", "run_yosys", "synthesize"]
+__all__ = [
+    "Netlist",
+    "Part",
+    "SynthesisError",
+    "is_flip_flop",
+    "liberty_file",
+    "luts",
+    "run_yosys",
+    "synthesize",
+]
 
 FORMAT = 2
 """Of the cached result; part of the cache key."""
@@ -212,7 +221,7 @@ _FLATTEN = f"""proc
 
 
 def _cells_script(
-    target: Target, library: Library, top: str, picoseconds: int, black_boxes: Sequence[str]
+    target: Target, library: Library, top: str, picoseconds: int, black_boxes: Sequence[str], booth: bool
 ) -> dict[str, str]:
     """The files of a run onto standard cells, by name: ``prepare.ys``, then ``map_small.ys`` or ``map_fast.ys``."""
     avoid = " ".join(f"-dont_use {pattern}" for pattern in target.technology.avoid)
@@ -234,7 +243,7 @@ def _cells_script(
         wreduce
         peepopt
         opt_clean
-        booth
+        {"booth" if booth else ""}
         alumacc
         opt_expr -full
         {_MERGE}
@@ -320,13 +329,14 @@ def _fpga_script(target: Target, top: str) -> dict[str, str]:
     return {"run.ys": script}
 
 
-def _is_flip_flop(cell: str, library: Library | None) -> bool:
+def is_flip_flop(cell: str, library: Library | None) -> bool:
+    """Whether a kind of cell, of a library or an FPGA, is a flip-flop."""
     if library is not None:
         return cell in library.cells and library.cells[cell].is_flip_flop
     return bool(re.search(r"DFF|TRELLIS_FF|^FD[RSCP]E", cell))
 
 
-def _luts(cells: Mapping[str, int]) -> int:
+def luts(cells: Mapping[str, int]) -> int:
     """Lookup tables, where an ECP5 carry cell takes two."""
     return sum(
         count * (2 if cell == "CCU2C" else 1)
@@ -353,7 +363,7 @@ def _count(top: str, target: Target, folder: Path, result: Path, black_boxes: Se
             if unknown:
                 raise SynthesisError(f"Netlist of {top!r} must have library cells only, not {', '.join(unknown)}")
             area = round(sum(library.cells[cell].area * count for cell, count in cells.items()), 6)
-        ffs = sum(count for cell, count in cells.items() if _is_flip_flop(cell, library))
+        ffs = sum(count for cell, count in cells.items() if is_flip_flop(cell, library))
         return Part(cells=cells, area=area, ffs=ffs)
 
     body = part("")
@@ -364,7 +374,7 @@ def _count(top: str, target: Target, folder: Path, result: Path, black_boxes: Se
         cells=body.cells,
         area=body.area,
         ffs=body.ffs,
-        luts=_luts(body.cells) if target.technology.kind is Kind.FPGA else None,
+        luts=luts(body.cells) if target.technology.kind is Kind.FPGA else None,
         full_adders=body.cells.get(adders[0], 0),
         half_adders=body.cells.get(adders[-1], 0),
         apart={name: part(name) for name in APART},
@@ -380,6 +390,7 @@ def synthesize(
     build: Path,
     clock_ns: float | None = None,
     black_boxes: Sequence[str] = (),
+    booth: bool = True,
 ) -> Netlist:
     """Map the module ``top`` of ``verilog`` onto ``target``.
 
@@ -392,6 +403,8 @@ def synthesize(
         Clock period that ABC works for; ``None``: the technology's. Without effect where there are no delays.
     black_boxes : sequence of :class:`str`
         Modules below ``top`` that are left out, neither mapped nor counted. Standard cells only.
+    booth : :class:`bool`
+        Whether the products that are left to Yosys become Booth multipliers. Standard cells only.
 
     Raises
     ------
@@ -409,7 +422,7 @@ def synthesize(
         (clock_ns or target.technology.clock_ns) * 1000 * (SHARE_BESIDE_ADDERS if has_adder_cells else SHARE_ALONE)
     )
     if library is not None:
-        files = _cells_script(target, library, top, picoseconds, black_boxes)
+        files = _cells_script(target, library, top, picoseconds, black_boxes, booth)
     elif target.technology.kind is Kind.FPGA:
         files = _fpga_script(target, top)
     else:

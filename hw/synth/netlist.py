@@ -20,7 +20,8 @@ class FlatCell:
     kind : :class:`str`
         The library's cell.
     inputs, outputs : mapping of :class:`str` to :class:`int` or :class:`str`
-        The net of each pin that is connected: a number, or ``"0"``, ``"1"``, ``"x"``.
+        The net of each pin that is connected: a number, or ``"0"``, ``"1"``, ``"x"``. Pins of several bits, which
+        FPGA cells have, are one each: ``O[0]`` and so on.
     """
 
     name: str
@@ -85,7 +86,11 @@ def read(path: Path, top: str) -> FlatNetlist:
     for name, cell in module["cells"].items():
         if cell["type"] == "$scopeinfo":
             continue
-        pins = {pin: (cell["port_directions"][pin], bits[0]) for pin, bits in cell["connections"].items() if bits}
+        pins = {
+            pin if len(bits) == 1 else f"{pin}[{index}]": (cell["port_directions"][pin], bit)
+            for pin, bits in cell["connections"].items()
+            for index, bit in enumerate(bits)
+        }
         cells[name] = FlatCell(
             name=name,
             kind=cell["type"].removeprefix("\\"),
