@@ -366,7 +366,7 @@ def train(
     A run that was stopped, in whatever way, goes on from its last epoch when the command is given again, and ends with
     the same bytes. The metrics of every epoch are in a CSV file beside the checkpoint.
     """
-    from sw.study import DIGITS, accuracy_table, study, write_accuracies
+    from sw.studies import accuracy
     from sw.train import read_toml
 
     given = {
@@ -399,19 +399,14 @@ def train(
         widths = [(width, width) for width in found]
     first = fields.get("seed", 0)
     console = Console()
-    rows = study(
-        networks or DIGITS,
-        bits=widths,
-        seeds=range(first, first + seeds),
-        checkpoints=checkpoints,
-        console=console,
-        directory=data_dir,
-        fields=fields,
+    configs = accuracy.configurations(
+        networks or accuracy.DIGITS, bits=widths, seeds=range(first, first + seeds), fields=fields
     )
-    console.print(accuracy_table(rows))
+    runs = accuracy.study(configs, checkpoints, directory=data_dir, console=console)
+    console.print(accuracy.table(runs))
     console.print(f"Checkpoints are in {checkpoints}.", highlight=False, soft_wrap=True)
     if table is not None:
-        write_accuracies(rows, table, command=_command())
+        accuracy.write(runs, table, command=_command())
 
 
 @study_app.command()

@@ -211,7 +211,7 @@ def test_train_takes_a_configuration_from_a_file(tmp_path):
     assert "digits-plain" in done.stdout
     found = sorted(path.name for path in (tmp_path / "build/checkpoints").iterdir())
     assert [re.sub("-[0-9a-f]{8}-", "-", name) for name in found] == [
-        "digits-plain-x0.5-w3a2-seed5.csv", "digits-plain-x0.5-w3a2-seed5.safetensors"]
+        f"digits-plain-x0.5-w3a2-seed5.{suffix}" for suffix in ("csv", "json", "safetensors")]
     metrics = (tmp_path / "build/checkpoints" / found[0]).read_text().splitlines()
     assert len(metrics) == 2 and metrics[0].startswith("epoch,learning_rate,loss,train_percent,validation_percent")
 

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import statistics
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -56,7 +56,8 @@ def accuracies(config: TrainConfig, model: nn.Module, split: Split) -> tuple[flo
     return 100 * accuracy(model, split), integer
 
 
-def measure(config: TrainConfig, folder: Path, *, dataset: Dataset, report=None) -> Run:
+def measure(config: TrainConfig, folder: Path, *, dataset: Dataset, console: Console | None = None,
+            report: Callable[[int], None] | None = None) -> Run:
     """Train, unless the checkpoint is there, and count right answers on the test split.
 
     The accuracies are kept beside the checkpoint, in ``NAME-seedN.json``, with its SHA-256.
@@ -67,10 +68,12 @@ def measure(config: TrainConfig, folder: Path, *, dataset: Dataset, report=None)
     folder : path
         See :func:`sw.train.trained`.
     dataset : :class:`sw.data.Dataset`
+    console : :class:`rich.console.Console` or ``None``
+        For the training's progress.
     report : callable or ``None``
         Is called with the number of epochs that are done, after each.
     """
-    model = trained(config, folder, dataset=dataset, report=report)
+    model = trained(config, folder, dataset=dataset, console=console, report=report)
     stem = folder / f"{config.name}-seed{config.seed}"
     digest = hashlib.sha256(stem.with_name(f"{stem.name}.safetensors").read_bytes()).hexdigest()
     path = stem.with_name(f"{stem.name}.json")

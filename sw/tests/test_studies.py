@@ -17,7 +17,7 @@ from rich.console import Console
 
 from sw.data import Dataset, Split, load
 from sw.models import MODELS
-from sw.studies import methods, model_size, pact_figures, runs
+from sw.studies import accuracy, methods, model_size, pact_figures, runs
 from sw.studies.runs import Run, measure, measure_all, spread
 from sw.train import TrainConfig
 
@@ -42,6 +42,54 @@ def test_a_measurement_is_kept_with_the_checkpoint_that_it_is_of(small, tmp_path
     assert unquantized.integer is None and unquantized.accuracy == unquantized.fake_quantized
     ends = dataclasses.replace(TINY, edge_bits=None)
     assert measure(ends, tmp_path, dataset=small).integer is None
+
+
+def test_accuracies_refuse_before_anything_is_trained():
+    with pytest.raises(ValueError, match=r"^Bits must be between 1 and 5 for SAWB, not 8$"):
+        accuracy.configurations(["digits-plain"], bits=[2, 8], seeds=[0], fields={"weights": "sawb"})
+
+
+def test_baselines_have_no_methods_and_pairs_of_bits_are_weights_and_activations():
+    fields = {"weights": "octav", "activations": "octav", "octav_clips": "static", "epochs": 7}
+    found = accuracy.configurations(["digits-plain"], bits=[None, 3, (2, 4)], seeds=[1, 0], fields=fields)
+    assert [(config.name.removeprefix("digits-plain-"), config.seed) for config in found] == [
+        (name, seed) for name in ("fp32", "octav-octav-static-w3a3", "octav-octav-static-w2a4") for seed in (1, 0)]
+    assert all(config.epochs == 7 for config in found)
+
+
+def test_accuracies_are_measured_once(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "load", lambda name, directory: small)
+    configs = accuracy.configurations(["digits-plain"], bits=[None, 2], seeds=[0, 1], fields={"epochs": 1})
+    console = Console(width=120, record=True, force_terminal=True, file=io.StringIO())
+    found = accuracy.study(configs, tmp_path, console=console)
+    assert [run.config for run in found] == configs
+    assert [run.integer is None for run in found] == [True, True, False, False]
+    assert "digits-plain-w2a2 seed 1" in console.export_text()
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert {path.name for path in files} == {f"digits-plain-{bits}-seed{seed}.{suffix}" for bits in ("fp32", "w2a2")
+                                             for seed in (0, 1) for suffix in ("safetensors", "csv", "json")}
+    assert accuracy.study(configs, tmp_path) == found
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}, "trained again for nothing"
+
+
+@pytest.mark.parametrize(("network", "data", "label"), [("digits-plain", "digits", ""),
+                                                        ("cnn", "fashion-mnist", "fashion-mnist-")])
+def test_accuracies_are_written_and_shown(network, data, label, tmp_path):
+    configs = accuracy.configurations([network], bits=[None, 4], seeds=[0, 1], fields={"data": data})
+    found = [Run(config=config, fake_quantized=fake_quantized, integer=integer)
+             for config, fake_quantized, integer in zip(configs, (99.0, 98.0, 97.5, 98.5), (None, None, 97.25, 98.75))]
+    accuracy.write(found, tmp_path / "folder" / "a.csv", command="pactolus train")
+    first, *lines = (tmp_path / "folder" / "a.csv").read_text().splitlines()
+    assert first == "# pactolus train"
+    rows = list(csv.DictReader(lines))
+    assert [(row["network"], row["bits"], row["seed"]) for row in rows] == [
+        (network, label + bits, seed) for bits in ("fp32", "w4a4") for seed in ("0", "1")]
+    assert [row["integer_percent"] for row in rows] == ["", "", "97.2500", "98.7500"]
+    assert [row["fake_quantized_percent"] for row in rows] == ["99.0000", "98.0000", "97.5000", "98.5000"]
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(accuracy.table(found))
+    text = console.export_text()
+    assert "98.50 ± 0.71" in text and "98.00 ± 1.06" in text and "-0.50" in text
 
 
 @pytest.mark.slow

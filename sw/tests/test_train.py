@@ -1,7 +1,6 @@
-"""Training: a function of its configuration alone; checkpoints; the accuracy study; the data."""
+"""Training: a function of its configuration alone; checkpoints; the data."""
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
@@ -20,7 +19,6 @@ from sw.export import export, export_checkpoint, integer_accuracy, logits
 from sw.layers import OctavActivation, OctavWeight, PactActivation, SymmetricActivation
 from sw.quantizers.gradients import Gradient
 from sw.quantizers.octav import Octav, octav_clip
-from sw.study import Accuracy, accuracy_table, study, write_accuracies
 from sw.train import TrainConfig, accuracy, load_checkpoint, parameter_groups, save_checkpoint, train
 
 QUICK = TrainConfig(network="digits-residual", weight_bits=2, activation_bits=2, epochs=2, seed=3)
@@ -118,13 +116,6 @@ def test_the_options_of_octav_reach_every_layer():
                 parameter.mul_(2)
 
 
-def test_a_study_refuses_before_it_trains(tmp_path):
-    with pytest.raises(ValueError, match=r"^Bits must be between 1 and 5 for SAWB, not 8$"):
-        study(["digits-plain"], [2, 8], [0], checkpoints=tmp_path,
-              fields={"weights": "sawb", "epochs": 1})
-    assert not list(tmp_path.iterdir())
-
-
 def test_files_that_are_no_checkpoint_are_refused(tmp_path):
     path = tmp_path / "x.safetensors"
     where = re.escape(repr(str(path)))
@@ -219,37 +210,6 @@ def test_exporting_a_checkpoint_writes_golden_vectors(trained, tmp_path):
     assert exported.report.layers[0].compared == 360 * 16 * 8 * 8
     with pytest.raises(ValueError, match=r"^Frames must be between 1 and 360, not 0$"):
         export_checkpoint(tmp_path / "x.safetensors", tmp_path / "vectors", frames=0)
-
-
-def test_a_study_trains_measures_and_reuses(tmp_path):
-    def run():
-        return study(["digits-plain"], [None, 2], [0, 1], checkpoints=tmp_path, fields={"epochs": 1})
-
-    rows = run()
-    assert [(r.network, r.bits, r.seed) for r in rows] == [
-        ("digits-plain", "fp32", 0), ("digits-plain", "fp32", 1), ("digits-plain", "w2a2", 0),
-        ("digits-plain", "w2a2", 1)]
-    assert all((r.integer is None) == (r.bits == "fp32") for r in rows)
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert {path.name for path in files} == {f"digits-plain-{bits}-seed{seed}.{suffix}" for bits in ("fp32", "w2a2")
-                                             for seed in (0, 1) for suffix in ("safetensors", "csv")}
-    assert run() == rows
-    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}, "trained again for nothing"
-
-
-def test_accuracies_are_written_and_shown(tmp_path):
-    rows = [Accuracy("digits-plain", "fp32", 0, 99.0, None), Accuracy("digits-plain", "fp32", 1, 98.0, None),
-            Accuracy("digits-plain", "w4a4", 0, 97.5, 97.25), Accuracy("digits-plain", "w4a4", 1, 98.5, 98.75)]
-    write_accuracies(rows, tmp_path / "folder" / "a.csv", command="pactolus train")
-    first, *lines = (tmp_path / "folder" / "a.csv").read_text().splitlines()
-    assert first == "# pactolus train"
-    table = list(csv.DictReader(lines))
-    assert [row["integer_percent"] for row in table] == ["", "", "97.2500", "98.7500"]
-    assert [row["fake_quantized_percent"] for row in table] == ["99.0000", "98.0000", "97.5000", "98.5000"]
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(accuracy_table(rows))
-    text = console.export_text()
-    assert "98.50 ± 0.71" in text and "98.00 ± 1.06" in text and "-0.50" in text
 
 
 def test_progress_is_shown_where_there_is_a_console():
