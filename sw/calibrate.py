@@ -168,7 +168,7 @@ WEIGHT_SCALES: dict[str, Callable[[torch.Tensor, int], WeightQuantizer]] = {
     "mse": lambda weight, bits: Mse(bits, per_channel=True).fixed(weight),
     "octav": lambda weight, bits: Octav(bits, clip=octav_clip(weight.double(), bits).item()),
     "sawb": lambda weight, bits: Sawb(bits) if bits <= max(COEFFICIENTS) else MaxAbs(bits, per_channel=True),
-    "vsquant": lambda weight, bits: VsQuant(bits) if weight.dim() == 4 else MaxAbs(bits, per_channel=True),
+    "vsquant": lambda weight, bits: VsQuant(bits),
 }
 """The quantizer of given weights at given bits, by method."""
 
@@ -198,8 +198,8 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
 
     Weights have ``max`` (:class:`~sw.quantizers.maxabs.MaxAbs`) or ``mse`` (:class:`~sw.quantizers.mse.Mse`) with one
     scale per output channel; ``octav`` or ``sawb`` with one for the layer; or ``vsquant`` with one for every 16 input
-    channels of a kernel position. With ``sawb``, layers of more than 5 bits have ``max``, with ``vsquant`` linear ones.
-    Batch norm is folded at export, after the weights have been quantized, and costs nothing.
+    channels of a kernel position, or of a position of a flattened map. With ``sawb``, layers of more than 5 bits have
+    ``max``. Batch norm is folded at export, after the weights have been quantized, and costs nothing.
 
     Parameters
     ----------

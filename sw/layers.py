@@ -55,14 +55,18 @@ class QuantizedWeight(nn.Module):
     _integers: tuple[torch.Tensor, torch.Tensor] | None = None
     _scale_codes: torch.Tensor | None = None
 
+    def shaped_weight(self) -> torch.Tensor:
+        """The weight as the quantizer takes it: (O, C, ...)."""
+        return self.weight
+
     def to_int(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unsigned weight codes (int64) and their float64 scale, a scalar or one per output channel."""
-        return self.quantizer.to_int(self.weight) if self._integers is None else self._integers
+        """Unsigned weight codes (O, C, ...) (int64) and their float64 scale, a scalar or one per output channel."""
+        return self.quantizer.to_int(self.shaped_weight()) if self._integers is None else self._integers
 
     def scale_codes(self) -> torch.Tensor | None:
         """The integer scales (int64) of vectors of input channels, where the quantizer has any."""
         if self._integers is None and isinstance(self.quantizer, VectorWeightQuantizer):
-            return self.quantizer.scale_codes(self.weight)
+            return self.quantizer.scale_codes(self.shaped_weight())
         return self._scale_codes
 
     def freeze(self) -> None:
@@ -70,9 +74,9 @@ class QuantizedWeight(nn.Module):
         self._integers, self._scale_codes = self.to_int(), self.scale_codes()
 
     def quantized_weight(self) -> torch.Tensor:
-        """scale·W, on the grid: with the training gradient, or from the frozen integers in the dtype of ``weight``."""
+        """scale·W (O, C, ...): with the training gradient, or from the frozen integers in the dtype of ``weight``."""
         if self._integers is None:
-            return self.quantizer(self.weight)
+            return self.quantizer(self.shaped_weight())
         codes, scale = self._integers
         grid, bits = self.quantizer.grid, self.quantizer.bits
         integers = (grid.p(bits) * codes - grid.c(bits)).to(self.weight)
@@ -104,15 +108,36 @@ class QuantConv2d(nn.Conv2d, QuantizedWeight):
 
 
 class QuantLinear(nn.Linear, QuantizedWeight):
-    """A linear layer with quantized weights; parameters as for :class:`QuantConv2d` and :class:`torch.nn.Linear`."""
+    """A linear layer with quantized weights.
 
-    def __init__(self, in_features, out_features, *, quantizer: WeightQuantizer, bias=True):
+    Parameters
+    ----------
+    quantizer : :class:`sw.quantizers.WeightQuantizer`
+    positions : :class:`int`
+        H·W of the flattened map (C, H, W) that it reads. Only quantizers with vectors of channels need it, which then
+        have the same vectors as those of the convolution over the whole map.
+
+    The others are those of :class:`torch.nn.Linear`.
+
+    Raises
+    ------
+    ValueError
+        If the features are no multiple of the positions.
+    """
+
+    def __init__(self, in_features, out_features, *, quantizer: WeightQuantizer, bias=True, positions: int = 1):
         super().__init__(in_features, out_features, bias)
-        self.quantizer = quantizer
+        if positions < 1 or in_features % positions:
+            raise ValueError(f"Positions must divide the {in_features} features, not {positions!r}")
+        self.quantizer, self.positions = quantizer, positions
+
+    def shaped_weight(self) -> torch.Tensor:
+        """(O, C), or (O, C, positions) if it reads several."""
+        return self.weight if self.positions == 1 else self.weight.unflatten(1, (-1, self.positions))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply by the quantized weights."""
-        return functional.linear(x, self.quantized_weight(), self.bias)
+        return functional.linear(x, self.quantized_weight().flatten(1), self.bias)
 
 
 class OctavWeight(nn.Module):

@@ -76,7 +76,7 @@ def _layer(path: str, weight: Weight, precision: Precision, bits: int | None, no
     if method == "maxabs" and bits == 1 and precision.weights != "maxabs":
         raise ValueError(f"Bits of {path!r} must be at least 2: its weights are max-abs")
     quantizer = precision.weight_quantizer(bits) if method == precision.weights else WEIGHTS[method](bits)
-    layer = _quantized(weight.module, quantizer)
+    layer = _quantized(weight, quantizer)
     if isinstance(quantizer, Dorefa) and bits > 1:
         _scale(layer, weight.norms)
     return layer
@@ -98,7 +98,8 @@ def _quantizer(activation: Activation, precision: Precision, bits: int | None, *
     return dataclasses.replace(precision, activation_bits=bits, clip=clip).activation()
 
 
-def _quantized(module: nn.Conv2d | nn.Linear, quantizer: WeightQuantizer) -> QuantConv2d | QuantLinear:
+def _quantized(weight: Weight, quantizer: WeightQuantizer) -> QuantConv2d | QuantLinear:
+    module = weight.module
     layer: QuantConv2d | QuantLinear
     if isinstance(module, nn.Conv2d):
         padding = symmetric_padding(module)
@@ -107,7 +108,7 @@ def _quantized(module: nn.Conv2d | nn.Linear, quantizer: WeightQuantizer) -> Qua
                             bias=module.bias is not None)
     else:
         layer = QuantLinear(module.in_features, module.out_features, quantizer=quantizer,
-                            bias=module.bias is not None)
+                            bias=module.bias is not None, positions=weight.positions)
     layer.weight = nn.Parameter(module.weight.detach().clone())
     if module.bias is not None:
         layer.bias = nn.Parameter(module.bias.detach().clone())

@@ -301,7 +301,8 @@ class Swap:
     def _weighted(self, node: fx.Node, module: nn.Conv2d | nn.Linear, source: Code | Average | None) -> None:
         path = str(node.target)
         code = source.code if isinstance(source, Average) else source
-        self.weights.setdefault(path, Weight(module, code))
+        positions = source.positions if isinstance(source, Code) else 1
+        self.weights.setdefault(path, Weight(module, code, positions=positions))
         depth = 0
         if code is not None and code.path in self.activations:
             behind = self.activations[code.path].layer
@@ -505,6 +506,8 @@ class Swap:
                                                  f"{tuple(after[1:])} of {tuple(before[1:])}")
             return
         value = self._code(node, average=True)
+        if isinstance(value, Code):
+            value = dataclasses.replace(value, positions=value.positions * math.prod(before[2:]))
         with self.graph.inserting_before(node):
             new = self.graph.call_function(torch.flatten, (source, 1))
         self._known_as(new, node)

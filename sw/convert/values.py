@@ -11,10 +11,11 @@ __all__ = ["Activation", "Average", "Code", "Pooled", "Result", "Sum", "Value", 
 
 @dataclass(frozen=True)
 class Code:
-    """A quantized tensor: the path of its quantizer."""
+    """A quantized tensor: the path of its quantizer, and of how many positions each channel was flattened."""
 
     path: str
     signed: bool
+    positions: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,15 @@ class Weight:
     -------
     projection : :class:`bool`
         Whether it is what a shortcut computes.
+    positions : :class:`int`
+        Of the flattened map that a linear layer reads.
     """
 
     module: nn.Conv2d | nn.Linear
     source: Code | None
     last: bool = False
     projection: bool = False
+    positions: int = 1
     norms: list[nn.Module] = dataclasses.field(default_factory=list)
     bare: bool = False
 

@@ -228,10 +228,10 @@ class Builder:
         if scales is None or not isinstance(quantizer, VectorWeightQuantizer):
             return {}
         if isinstance(module, QuantLinear):
-            if kernel != (1, 1):
-                raise self._refusal(node, "must have one weight per channel, since its vectors lie along channels, not "
-                                          f"{kernel[0]}×{kernel[1]} of a flattened map")
-            scales = scales[:, :, None, None]
+            if module.positions != kernel[0] * kernel[1]:
+                raise self._refusal(node, "must have the positions of the map that it reads, since its vectors lie "
+                                          f"along channels: positions={kernel[0] * kernel[1]}, not {module.positions}")
+            scales = scales.reshape(*scales.shape[:2], *kernel)
         given = source.vector_scales
         if given is not None and given.vector != quantizer.vector:
             raise self._refusal(node, f"must have vectors of {given.vector} channels like its input, not "

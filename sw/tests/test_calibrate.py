@@ -277,7 +277,7 @@ def test_methods_of_weights():
     for method, name in names.items():
         assert kinds[method] == [(name, 8), (name, 4), (name, 3), (name, 8)]
     assert kinds["sawb"] == [("MaxAbs", 8), ("Sawb", 4), ("Sawb", 3), ("MaxAbs", 8)]
-    assert kinds["vsquant"] == [("VsQuant", 8), ("VsQuant", 4), ("VsQuant", 3), ("MaxAbs", 8)]
+    assert kinds["vsquant"] == [("VsQuant", 8), ("VsQuant", 4), ("VsQuant", 3), ("VsQuant", 8)]
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [

@@ -27,6 +27,7 @@ from sw.quantizers.gradients import Gradient
 from sw.quantizers.maxabs import MaxAbs
 from sw.quantizers.octav import octav_clip
 from sw.quantizers.sawb import Sawb
+from sw.quantizers.vsquant import VsQuant
 
 EIGHT = Precision(weight_bits=8, activation_bits=8, weights="maxabs")
 SHAPE = (2, 12, 12)
@@ -570,6 +571,17 @@ def test_static_octav_keeps_the_clips_of_the_float_weights():
     assert len(activations) == 6 and all(m.gradient is Gradient.MAD and not m.dynamic for m in activations)
     layers = export(model.eval(), images()).report.layers
     assert layers and all(layer.float64_differences == 0 for layer in layers)
+
+
+def test_vectors_of_linear_layers_lie_along_the_channels_of_a_flattened_map():
+    precision = Precision(weight_bits=4, activation_bits=4, weights="vsquant", activations="vsquant")
+    model = quantize(made("Functional"), SHAPE, precision)
+    layer = model.get_submodule("fc1")
+    assert isinstance(layer.quantizer, VsQuant) and layer.positions == 16
+    assert layer.scale_codes().shape == (12, 1, 16)
+    with torch.no_grad():
+        model.train()(images())
+    assert all(layer.float64_differences == 0 for layer in export(model.eval(), images()).report.layers)
 
 
 def test_octav_is_made_without_a_clip():

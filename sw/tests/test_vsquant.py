@@ -193,6 +193,8 @@ def test_the_gradient_of_weights_passes_straight_through():
     (lambda: VsQuant(1), "Bits must be at least 2 for two's complement weights, not 1"),
     (lambda: VsQuant(4, 0), "Vector must be an integer of at least 1, not 0"),
     (lambda: VsQuant(4, 16, 17), "Bits must be an integer between 1 and 16, not 17"),
+    (lambda: QuantLinear(54, 2, quantizer=VsQuant(4), positions=4), "Positions must divide the 54 features, not 4"),
+    (lambda: QuantLinear(54, 2, quantizer=VsQuant(4), positions=0), "Positions must divide the 54 features, not 0"),
     (lambda: VsQuantActivation(4, vector=1.5), "Vector must be an integer of at least 1, not 1.5"),
     (lambda: VsQuantActivation(9, dynamic=True),
      "Bits of elements and scales must be at most 16 together, not 9 and 9"),
@@ -269,6 +271,9 @@ FORMS = {
         vs(), QuantLinear(9, 3, quantizer=VsQuant(8, 4))),
     "flattened": lambda: sequential(
         entrance(), conv(2, 6, 5), vs(), nn.Flatten(), QuantLinear(96, 3, quantizer=MaxAbs(8))),
+    "vectors of a flattened map": lambda: sequential(
+        entrance(), conv(2, 6, (5, 6)), vs(), nn.Flatten(), QuantLinear(72, 9, quantizer=VsQuant(4, 4), positions=12),
+        vs(), QuantLinear(9, 3, quantizer=VsQuant(8, 4))),
     "re-quantized": lambda: sequential(
         entrance(), conv(2, 6), vs(8), vs(2), vs(3, dynamic=True), conv(6, 3, 1), PactActivation(3, alpha=2)),
 }
@@ -280,6 +285,22 @@ def test_export_keeps_every_code(name):
     network = check(prepare(FORMS[name](), sample, 1), sample).network
     assert any(isinstance(op, Conv2d) and op.vector_scales is not None for op in network.operations)
     assert any(isinstance(op, VectorQuantize) for op in network.operations) == (name in ("dynamic", "re-quantized"))
+
+
+def test_a_linear_layer_on_a_flattened_map_is_the_convolution_over_the_whole_map():
+    """The same weights, scales, values and gradients, frozen or not."""
+    linear = QuantLinear(6 * 2 * 3, 5, quantizer=VsQuant(4, 4), positions=6).double()
+    whole = conv(6, 5, (2, 3), bias=True).double()
+    whole.weight.data, whole.bias.data = linear.weight.detach().reshape(5, 6, 2, 3).clone(), linear.bias.data
+    x = normal(7, 6, 2, 3)
+    assert torch.allclose(linear(x.flatten(1)), whole(x).flatten(1), rtol=1e-12)
+    for module, value in ((linear, linear(x.flatten(1))), (whole, whole(x))):
+        value.square().sum().backward()
+        module.freeze()
+    assert linear.weight.grad.shape == (5, 36) and torch.allclose(linear.weight.grad, whole.weight.grad.flatten(1))
+    assert linear.scale_codes().reshape(5, 2, 2, 3).equal(whole.scale_codes())
+    assert all(a.reshape(b.shape).equal(b) for a, b in zip(linear.to_int(), whole.to_int()))
+    assert torch.allclose(linear(x.flatten(1)), whole(x).flatten(1), rtol=1e-12)
 
 
 def test_residual_operands_and_sums_take_a_factor_per_channel():
@@ -325,7 +346,8 @@ def test_a_product_shift_is_reported_as_codes_that_differ():
     (lambda: sequential(entrance(), conv(2, 6), vs(), conv(6, 2, quantizer=VsQuant(4, 8))),
      "Node '3' must have vectors of 4 channels like its input, not 8"),
     (lambda: sequential(entrance(), conv(2, 6), vs(), nn.Flatten(), QuantLinear(54, 2, quantizer=VsQuant(4, 4))),
-     "Node '4' must have one weight per channel, since its vectors lie along channels, not 3×3 of a flattened map"),
+     "Node '4' must have the positions of the map that it reads, since its vectors lie along channels: positions=9, "
+     "not 1"),
     (lambda: sequential(entrance(), conv(2, 6), PactActivation(4), nn.Flatten(), vs(), QuantLinear(
         54, 2, quantizer=MaxAbs(4))), "Node '4' must come before the flatten, since its vectors lie along channels"),
 ])
