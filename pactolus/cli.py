@@ -663,8 +663,9 @@ def study_octav(
     """Clip and squared error of OCTAV against the best by search, and its steps, by bits and distribution."""
     from sw.studies import octav
 
-    rows = octav.octav_study(seed=seed, weights=octav.trained_weights())
+    rows = octav.study(seed=seed, weights=octav.trained_weights())
     octav.write(rows, output, command=_command())
+    octav.draw(rows, output.with_suffix(".svg"))
     Console().print(f"Table and plot are in {output.parent}.", highlight=False, soft_wrap=True)
 
 
@@ -709,8 +710,8 @@ def study_search(
                     evaluate=evaluate_on_dask(client),
                     show=lambda e: console.print(f"{e.number}: {e.values[0]:.4f}, 2^{-e.values[1]:.2f} cycles"),
                 )
-    study.write_evaluations(results, output, reference=REFERENCE, command=_command())
-    study.plot(results, output.with_suffix(".svg"), reference=REFERENCE)
+    study.write(results, output, reference=REFERENCE, command=_command())
+    study.draw(results, output.with_suffix(".svg"), reference=REFERENCE)
     for (method, seed), found in results.items():
         console.print(f"{method}, seed {seed}: hypervolume {study.volumes(found, REFERENCE)[-1]:.4f}")
     console.print(f"Table and plot are in {output.parent}.", highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from ..quantizers.octav import TOLERANCE, octav, octav_clip
 from ..train import TrainConfig, train
 from .plot import COLOURS, FAINT, STYLE
 
-__all__ = ["DISTRIBUTIONS", "Row", "measure", "octav_study", "trained_weights", "write"]
+__all__ = ["DISTRIBUTIONS", "Row", "draw", "measure", "study", "trained_weights", "write"]
 
 SAMPLES = 2 ** 17
 MOST = 100
@@ -128,8 +128,8 @@ def trained_weights(epochs: int = 30) -> dict[str, torch.Tensor]:
     return {name: weight for name, weight in layers.items() if weight.numel() >= 500}
 
 
-def octav_study(bits: Sequence[int] = range(2, 9), *, seed: int = 0,
-                weights: dict[str, torch.Tensor] | None = None) -> list[Row]:
+def study(bits: Sequence[int] = range(2, 9), *, seed: int = 0,
+          weights: dict[str, torch.Tensor] | None = None) -> list[Row]:
     """Every distribution and every layer's weights at every width.
 
     Parameters
@@ -150,8 +150,13 @@ def octav_study(bits: Sequence[int] = range(2, 9), *, seed: int = 0,
     return rows
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """The excess of clip and error, and the steps, by width: signed, unsigned, and trained weights in grey."""
+def write(rows: Sequence[Row], path: Path, *, command: str) -> None:
+    """Write one line per tensor and width; the first line, a comment, names the command that made the file."""
+    write_table(rows, path, command=command)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draw the excess of clip and error, and the steps, by width: signed, unsigned, and trained weights in grey."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -191,9 +196,3 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
         pyplot.close(figure)
-
-
-def write(rows: Sequence[Row], path: Path, *, command: str) -> None:
-    """The table at ``path``, and the plot beside it with the ending ``.svg``."""
-    write_table(rows, path, command=command)
-    plot(rows, path.with_suffix(".svg"))

@@ -8,7 +8,7 @@ from ..files import write_csv
 from ..search import Evaluation, front, hypervolume
 from .plot import COLOURS, FAINT, figure
 
-__all__ = ["plot", "volumes", "write_evaluations"]
+__all__ = ["draw", "volumes", "write"]
 
 LABELS = {"saas": "SAAS + qLogNEHVI", "sobol": "Sobol"}
 
@@ -22,8 +22,8 @@ def volumes(evaluations: Sequence[Evaluation], reference: tuple[float, float]) -
     return [hypervolume(values[:n + 1], reference) for n in range(len(values))]
 
 
-def write_evaluations(results: Results, path: Path, *, reference: tuple[float, float], command: str) -> None:
-    """One line per evaluation: the search, the point, both objectives and the hypervolume so far."""
+def write(results: Results, path: Path, *, reference: tuple[float, float], command: str) -> None:
+    """Write one line per evaluation: the search, the point, both objectives and the hypervolume so far."""
     names = list(next(iter(results.values()))[0].point)
     write_csv(path, ["method", "seed", "number", *names, "accuracy", "minus_log2_cycles", "volume"], (
         [method, seed, evaluation.number, *(evaluation.point[name] for name in names),
@@ -32,8 +32,8 @@ def write_evaluations(results: Results, path: Path, *, reference: tuple[float, f
         for evaluation, volume in zip(evaluations, volumes(evaluations, reference))), command=command)
 
 
-def plot(results: Results, path: Path, *, reference: tuple[float, float]) -> None:
-    """Hypervolume by evaluation, a line a seed; and the fronts of the first seed."""
+def draw(results: Results, path: Path, *, reference: tuple[float, float]) -> None:
+    """Draw hypervolume by evaluation, a line a seed; and the fronts of the first seed."""
     with figure(path, 2) as (left, right):
         for (method, seed), evaluations in results.items():
             colour = COLOURS[list(LABELS).index(method)]

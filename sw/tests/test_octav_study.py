@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sw.studies import octav
-from sw.studies.octav import DISTRIBUTIONS, measure, octav_study, write
+from sw.studies.octav import DISTRIBUTIONS, measure, write
 
 
 def test_gauss_has_the_known_fixed_points_and_optima():
@@ -31,9 +31,10 @@ def test_a_cycle_has_no_number_of_steps():
 
 def test_table_and_plot_say_everything(tmp_path, monkeypatch):
     monkeypatch.setattr(octav, "SAMPLES", 200)
-    rows = octav_study([2], weights={"layer": torch.linspace(-1, 1, 99)})
+    rows = octav.study([2], weights={"layer": torch.linspace(-1, 1, 99)})
     assert len(rows) == len(DISTRIBUTIONS) + 1
     write(rows, tmp_path / "o" / "octav.csv", command="pactolus study octav")
+    octav.draw(rows, tmp_path / "o" / "octav.svg")
     first, *lines = (tmp_path / "o/octav.csv").read_text(encoding="utf-8").splitlines()
     assert first == "# pactolus study octav"
     table = list(csv.DictReader(lines))

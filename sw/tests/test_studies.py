@@ -17,7 +17,9 @@ from rich.console import Console
 
 from sw.data import Dataset, Split, load
 from sw.models import MODELS
+from sw.search import Evaluation
 from sw.studies import accuracy, methods, model_size, pact_figures, runs
+from sw.studies import search as search_study
 from sw.studies.runs import Run, measure, measure_all, spread
 from sw.train import TrainConfig
 
@@ -248,6 +250,24 @@ def test_pact_figures_from_training_to_files(tmp_path, monkeypatch):
     lines = paths[2].read_text().splitlines()
     assert lines[0] == "# pactolus study pact" and len(lines) == 2 + 4
     assert lines[-2].startswith("ends,2,fp32,0.005,") and lines[-2].endswith(",")
+
+
+def test_searches_are_written_and_drawn(tmp_path):
+    """Areas by hand above (0.8, −16): the second point adds nothing, the third a strip of 0.05 × 1."""
+    values = ((0.9, -12.0), (0.85, -13.0), (0.95, -15.0))
+    evaluations = [Evaluation(i, {"a": i, "b": 8}, pair) for i, pair in enumerate(values)]
+    results = {(method, seed): evaluations for method in ("sobol", "saas") for seed in (0, 1)}
+    reference = (0.8, -16.0)
+    assert search_study.volumes(evaluations, reference) == pytest.approx([0.4, 0.4, 0.45])
+    search_study.write(results, tmp_path / "s.csv", reference=reference, command="pactolus study search")
+    first, *lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert first == "# pactolus study search"
+    found = list(csv.DictReader(lines))
+    assert len(found) == 12 and list(found[0]) == ["method", "seed", "number", "a", "b", "accuracy",
+                                                   "minus_log2_cycles", "volume"]
+    assert list(found[8].values()) == ["saas", "0", "2", "2", "8", "0.95", "-15", "0.45"]
+    search_study.draw(results, tmp_path / "s.svg", reference=reference)
+    assert ET.parse(tmp_path / "s.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_every_network_with_a_budget_is_one():
