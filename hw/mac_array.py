@@ -248,33 +248,36 @@ class Drain(wiring.Component):
     ----------
     rows, acc_bits, drain_rows
         As of :class:`MacArray`.
+    ones : :class:`bool`
+        Whether there is a ones row.
 
     Members
     -------
     i_rows : ``In(rows * acc_bits)``
         The rows' accumulators, row 0 in the low bits.
     i_ones : ``In(acc_bits)``
-        The ones row's accumulator.
+        The ones row's accumulator, if there is one.
     capture, advance : ``In(1)``
         As of :class:`MacArray`.
     o_rows : ``Out(drain_rows * acc_bits)``
         The lowest ``drain_rows`` registers.
     o_ones : ``Out(acc_bits)``
-        The captured ones row.
+        The captured ones row, if there is one.
     """
 
-    def __init__(self, *, rows: int, acc_bits: int, drain_rows: int) -> None:
+    def __init__(self, *, rows: int, acc_bits: int, drain_rows: int, ones: bool = True) -> None:
         self.rows = rows
         self.acc_bits = acc_bits
         self.drain_rows = drain_rows
+        self.ones = ones
         super().__init__(
             {
                 "i_rows": In(rows * acc_bits),
-                "i_ones": In(acc_bits),
+                **({"i_ones": In(acc_bits)} if ones else {}),
                 "capture": In(1),
                 "advance": In(1),
                 "o_rows": Out(drain_rows * acc_bits),
-                "o_ones": Out(acc_bits),
+                **({"o_ones": Out(acc_bits)} if ones else {}),
             }
         )
 
@@ -283,7 +286,6 @@ class Drain(wiring.Component):
         width = self.rows * self.acc_bits
         step = self.drain_rows * self.acc_bits
         rows = Signal(width, reset_less=True)
-        ones = Signal(self.acc_bits, reset_less=True)
         # One-hot AND-OR, since libraries have it as one cell where two multiplexers would be two.
         load = Signal()
         move = Signal()
@@ -294,11 +296,12 @@ class Drain(wiring.Component):
             hold.eq(~self.advance & ~self.capture),
         ]
         below = Cat(rows[step:], rows[width - step :])
-        m.d.sync += [
-            rows.eq(Mux(load, self.i_rows, 0) | Mux(move, below, 0) | Mux(hold, rows, 0)),
-            ones.eq(Mux(load, self.i_ones, ones)),
-        ]
-        m.d.comb += [self.o_rows.eq(rows[:step]), self.o_ones.eq(ones)]
+        m.d.sync += rows.eq(Mux(load, self.i_rows, 0) | Mux(move, below, 0) | Mux(hold, rows, 0))
+        m.d.comb += self.o_rows.eq(rows[:step])
+        if self.ones:
+            ones = Signal(self.acc_bits, reset_less=True)
+            m.d.sync += ones.eq(Mux(load, self.i_ones, ones))
+            m.d.comb += self.o_ones.eq(ones)
         return m
 
 
