@@ -19,8 +19,10 @@ __all__ = [
     "bits_of",
     "carry_save_sum",
     "compress",
+    "compress_pipelined",
     "concatenate",
     "register",
+    "stage_heights",
 ]
 
 
@@ -184,10 +186,23 @@ def _triples(bits: Sequence[Bit]) -> list[tuple[Bit, Bit, Bit]]:
     return triples
 
 
+def stage_heights(height: int) -> list[int]:
+    """What columns of ``height`` bits come down to in each stage of a compressor tree, 2 being the last."""
+    heights = [2]
+    while heights[-1] * 3 // 2 < height:
+        heights.append(heights[-1] * 3 // 2)
+    return heights[::-1] if height > 2 else []
+
+
 def compress(
-    m: Module, columns: Sequence[Sequence[Bit]], *, complemented: bool = False, prefix: str = "stage"
+    m: Module,
+    columns: Sequence[Sequence[Bit]],
+    *,
+    complemented: bool = False,
+    prefix: str = "stage",
+    height: int = 2,
 ) -> list[list[Bit]]:
-    """Add a carry-save compressor tree to ``m`` and return its columns, each of at most two bits.
+    """Add a carry-save compressor tree to ``m`` and return its columns, each of at most ``height`` bits.
 
     ``columns[k]`` are bits of weight ``2**k``; the sum of all bits is kept modulo ``2**len(columns)``. The tree has
     one submodule of full adders (and rarely one of half adders) per stage, of logarithmic depth.
@@ -207,13 +222,13 @@ def compress(
         Whether the bits that come in and go out are complements of the bits to be summed.
     prefix : :class:`str`
         Of the names of the submodules.
+    height : :class:`int`
+        Where it ends; at least 2.
     """
     heap = [list(column) for column in columns]
     stage = 0
-    while max(map(len, heap)) > 2:
-        height, limit = 2, 3
-        while limit < max(map(len, heap)):
-            height, limit = limit, limit * 3 // 2
+    while max(map(len, heap)) > height:
+        limit = stage_heights(max(map(len, heap)))[0]
         full: list[tuple[int, tuple[Bit, Bit, Bit]]] = []
         half: list[tuple[int, tuple[Bit, Bit]]] = []
         rest: list[list[Bit]] = []
@@ -222,7 +237,7 @@ def compress(
             column = sorted(unsorted, key=lambda bit: bit.arrival)
             triples = _triples(column)
             left = column[3 * len(triples) :]
-            pair = len(left) == 2 and len(triples) + len(left) + carries > height
+            pair = len(left) == 2 and len(triples) + len(left) + carries > limit
             full += [(weight, triple) for triple in triples]
             if pair:
                 half.append((weight, (left[0], left[1])))
@@ -278,3 +293,19 @@ def register(m: Module, columns: list[list[Bit]], name: str) -> list[list[Bit]]:
     m.d.sync += stored.eq(value)
     bits = iter(bits_of(stored))
     return [[next(bits) for _ in column] for column in columns]
+
+
+def compress_pipelined(
+    m: Module, columns: list[list[Bit]], *, registers: int, complemented: bool = False, prefix: str
+) -> list[list[Bit]]:
+    """A compressor tree with ``registers`` registers in it, one cycle of latency each.
+
+    With one it stands where there are two bits to a column, with two there is another half way; without any, the
+    columns are returned as they are.
+    """
+    heights = stage_heights(max(map(len, columns)))
+    middle = heights[max(len(heights) // 2 - 1, 0)] if heights else 2
+    for number, height in enumerate((middle, 2)[2 - registers :]):
+        columns = compress(m, columns, complemented=complemented, prefix=f"{prefix}_{number}", height=height)
+        columns = register(m, columns, f"{prefix}_{number}_register{'_n' if complemented else ''}")
+    return columns

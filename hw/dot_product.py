@@ -9,9 +9,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import PIPELINED_DIGIT_BITS, checked_digit_bits, checked_integer
-from hw.counters import Bit, bits_of, carry_save_sum, compress, register
+from hw.counters import Bit, bits_of, carry_save_sum, compress, compress_pipelined
 
-__all__ = ["ADDEND_ARRIVAL", "DotProduct", "Form", "best_form", "checked_form"]
+__all__ = ["ADDEND_ARRIVAL", "DotProduct", "Form", "best_form", "checked_form", "checked_pipeline"]
+
+MAX_PIPELINE = 2
 
 ADDEND_ARRIVAL = 6
 """How late the addend is, since it comes through a multiplexer; in the unit of :mod:`hw.counters`."""
@@ -58,16 +60,16 @@ class DotProduct(wiring.Component):
         Width d of a digit: 1, 2, 4, 8 or 16.
     acc_bits : :class:`int`
         Width of addend and result, at least 2*d.
-    pipeline : :class:`bool` or ``None``
-        Whether a register stands where the tree of the products has come down to two rows, before the addend joins.
-        ``None``: from 8-bit digits up.
+    pipeline : :class:`int` or ``None``
+        Registers in the tree, 0 to 2: one where the products have come down to two rows, before the addend joins; the
+        second one half way there. ``None``: one from 8-bit digits up, else none.
     form : :class:`Form` or ``None``
         ``None``: :func:`best_form`.
 
     Attributes
     ----------
     latency : :class:`int`
-        1 with the pipeline register, else 0.
+        ``pipeline``.
 
     Members
     -------
@@ -96,15 +98,14 @@ class DotProduct(wiring.Component):
         lanes: int,
         digit_bits: int,
         acc_bits: int,
-        pipeline: bool | None = None,
+        pipeline: int | None = None,
         form: Form | str | None = None,
     ) -> None:
         self.lanes = checked_integer("Number of lanes", lanes, 1)
         self.digit_bits = checked_digit_bits(digit_bits)
         self.acc_bits = checked_integer("Accumulator width", acc_bits, 2 * self.digit_bits)
-        self.pipeline = self.digit_bits >= PIPELINED_DIGIT_BITS if pipeline is None else bool(pipeline)
+        self.pipeline = self.latency = checked_pipeline(pipeline, self.digit_bits)
         self.form = checked_form(form, self.digit_bits)
-        self.latency = 1 if self.pipeline else 0
         self.pairs = self.lanes // 2 if self.form is Form.PAIRS else 0
         word = data.ArrayLayout(self.digit_bits, self.lanes)
         digits = {"x_n" if self.form is Form.PAIRS else "x": In(word), "w": In(word)}
@@ -145,9 +146,7 @@ class DotProduct(wiring.Component):
                     m.d.comb += products.eq(~product if complemented else product)
                     columns[i + j] += bits_of(products)
 
-        if self.pipeline:
-            columns = compress(m, columns, complemented=complemented, prefix="product")
-            columns = register(m, columns, "carry_save_n" if complemented else "carry_save")
+        columns = compress_pipelined(m, columns, registers=self.pipeline, complemented=complemented, prefix="product")
 
         addend = Signal(self.acc_bits, name="addend_n" if complemented else "addend_0")
         m.d.comb += addend.eq(~self.addend if complemented else self.addend)
@@ -156,6 +155,19 @@ class DotProduct(wiring.Component):
         columns = compress(m, columns, complemented=complemented, prefix="sum")
         m.d.comb += self.result.eq(carry_save_sum(m, columns, complemented=complemented))
         return m
+
+
+def checked_pipeline(pipeline: int | None, digit_bits: int) -> int:
+    """The number of registers that is meant; ``None`` is one from 8-bit digits up, else none.
+
+    Raises
+    ------
+    :class:`TypeError`, :class:`ValueError`
+        It is no integer, or there are not so many.
+    """
+    if pipeline is None:
+        return int(digit_bits >= PIPELINED_DIGIT_BITS)
+    return checked_integer("Number of pipeline registers", pipeline, 0, MAX_PIPELINE)
 
 
 def checked_form(form: Form | str | None, digit_bits: int) -> Form:

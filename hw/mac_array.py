@@ -8,9 +8,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import PIPELINED_DIGIT_BITS, checked_digit_bits, checked_integer
-from hw.counters import Bit, bits_of, carry_save_sum, compress, register
-from hw.dot_product import ADDEND_ARRIVAL, DotProduct, Form, checked_form
+from hw.config import checked_digit_bits, checked_integer
+from hw.counters import Bit, bits_of, carry_save_sum, compress, compress_pipelined
+from hw.dot_product import ADDEND_ARRIVAL, DotProduct, Form, checked_form, checked_pipeline
 
 __all__ = ["MacArray", "beat_layout"]
 
@@ -49,6 +49,9 @@ class ActivationRegister(wiring.Component):
         Digits of the word.
     pairs : :class:`bool`
         Whether what it holds is for rows of the form :attr:`~hw.dot_product.Form.PAIRS`.
+    hold_sums : :class:`bool`
+        Whether it holds the pairs' sums too. If not, it makes them of the digits that it holds: fewer registers, but
+        the sums are later.
 
     Members
     -------
@@ -60,27 +63,36 @@ class ActivationRegister(wiring.Component):
         The word of the cycle before, or zeros, as :class:`hw.dot_product.DotProduct` takes it in that form.
     """
 
-    def __init__(self, *, lanes: int, digit_bits: int, pairs: bool) -> None:
+    def __init__(self, *, lanes: int, digit_bits: int, pairs: bool, hold_sums: bool = True) -> None:
         self.lanes = lanes
         self.digit_bits = digit_bits
         self.pairs = pairs
+        self.hold_sums = hold_sums
         word = data.ArrayLayout(digit_bits, lanes)
         held = {"x_n": word} if pairs else {"x": word}
         if pairs and lanes > 1:
             held["pair_sums_n"] = data.ArrayLayout(digit_bits + 1, lanes // 2)
-        self.held = tuple(held)
+        self.names = tuple(held)
         super().__init__({"i": In(word), "valid": In(1)} | {name: Out(layout) for name, layout in held.items()})
 
     def elaborate(self, platform) -> Module:
         m = Module()
         digits = Signal(self.i.shape())
-        m.d.comb += digits.eq(self.i.as_value() & self.valid.replicate(len(digits.as_value())))
-        sums = Cat((digits[2 * pair] + digits[2 * pair + 1])[: self.digit_bits + 1] for pair in range(self.lanes // 2))
-        for name, value in {"x": digits.as_value(), "x_n": ~digits.as_value(), "pair_sums_n": ~sums}.items():
-            if name in self.held:
-                register = Signal(len(value), name=name, reset_less=True)
-                m.d.sync += register.eq(value)
-                m.d.comb += getattr(self, name).eq(register)
+        m.d.comb += digits.eq(self.i.as_value() & self.valid.replicate(self.lanes * self.digit_bits))
+
+        def hold(value: Value, name: str) -> Value:
+            register = Signal(len(value), name=name, reset_less=True)
+            m.d.sync += register.eq(value)
+            return register
+
+        if not self.pairs:
+            m.d.comb += self.x.eq(hold(digits.as_value(), "word"))
+            return m
+        m.d.comb += self.x_n.eq(hold(~digits.as_value(), "word_n"))
+        if "pair_sums_n" in self.names:
+            source = list(digits) if self.hold_sums else [~digit for digit in self.x_n]
+            sums_n = Cat(~(a + b) for a, b in zip(source[::2], source[1::2]))
+            m.d.comb += self.pair_sums_n.eq(hold(sums_n, "sums_n") if self.hold_sums else sums_n)
         return m
 
 
@@ -143,7 +155,7 @@ class MacRow(wiring.Component):
     """
 
     def __init__(
-        self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: bool, form: Form | str | None = None
+        self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: int, form: Form | str | None = None
     ) -> None:
         self._dot_product = DotProduct(
             lanes=lanes, digit_bits=digit_bits, acc_bits=acc_bits, pipeline=pipeline, form=form
@@ -198,7 +210,7 @@ class OnesRow(wiring.Component):
     """
 
     def __init__(
-        self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: bool, complemented: bool = False
+        self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: int, complemented: bool = False
     ) -> None:
         self.lanes = lanes
         self.digit_bits = digit_bits
@@ -224,9 +236,10 @@ class OnesRow(wiring.Component):
         columns: list[list[Bit]] = [[] for _ in range(self.acc_bits)]
         for index, bit in enumerate(bits_of(self.x.as_value())):
             columns[index % self.digit_bits].append(bit)
+        columns = compress_pipelined(
+            m, columns, registers=self.pipeline, complemented=self.complemented, prefix="lanes"
+        )
         columns = compress(m, columns, complemented=self.complemented, prefix="lanes")
-        if self.pipeline:
-            columns = register(m, columns, "carry_save")
         for weight, column in enumerate(columns):
             for row, bit in enumerate(column):
                 gated = Signal(name=f"gated_{row}_{weight}")
@@ -334,15 +347,15 @@ class MacArray(wiring.Component):
         Width of an accumulator, at least 2*d.
     drain_rows : :class:`int`
         Rows that leave the drain together, 1 to ``rows``.
-    pipeline : :class:`bool` or ``None``
-        Whether the dot products have a carry-save pipeline register. ``None``: from 8-bit digits up.
+    pipeline : :class:`int` or ``None``
+        Carry-save pipeline registers in the dot products, 0 to 2. ``None``: one from 8-bit digits up, else none.
     form : :class:`~hw.dot_product.Form` or ``None``
         Of the rows' dot products. ``None``: the one with the least area for d.
 
     Attributes
     ----------
     latency : :class:`int`
-        2, or 3 with the pipeline register: activation and weight registers, (carry-save register,) accumulators.
+        2 + ``pipeline``: activation and weight registers, carry-save registers, accumulators.
 
     Members
     -------
@@ -378,7 +391,7 @@ class MacArray(wiring.Component):
         digit_bits: int,
         acc_bits: int,
         drain_rows: int = 1,
-        pipeline: bool | None = None,
+        pipeline: int | None = None,
         form: Form | str | None = None,
     ) -> None:
         self.rows = checked_integer("Number of rows", rows, 1)
@@ -386,9 +399,9 @@ class MacArray(wiring.Component):
         self.digit_bits = checked_digit_bits(digit_bits)
         self.acc_bits = checked_integer("Accumulator width", acc_bits, 2 * self.digit_bits)
         self.drain_rows = checked_integer("Number of drain rows", drain_rows, 1, self.rows)
-        self.pipeline = self.digit_bits >= PIPELINED_DIGIT_BITS if pipeline is None else bool(pipeline)
+        self.pipeline = checked_pipeline(pipeline, self.digit_bits)
         self.form = checked_form(form, self.digit_bits)
-        self.latency = 3 if self.pipeline else 2
+        self.latency = 2 + self.pipeline
         layout = beat_layout(rows=self.rows, lanes=self.lanes, digit_bits=self.digit_bits)
         super().__init__(
             {
@@ -419,7 +432,7 @@ class MacArray(wiring.Component):
         # Cycle 0: the beat. Cycle 1: its words and flags in registers.
         pairs = self.form is Form.PAIRS
         m.submodules.activation_register = activations = ActivationRegister(
-            lanes=self.lanes, digit_bits=self.digit_bits, pairs=pairs
+            lanes=self.lanes, digit_bits=self.digit_bits, pairs=pairs, hold_sums=not self.pipeline
         )
         m.submodules.weight_register = weights = WeightRegister(width=self.rows * word_bits)
         m.d.comb += [
@@ -440,8 +453,8 @@ class MacArray(wiring.Component):
             last.eq(self.i.valid & beat.last),
         ]
 
-        # Cycle 2, with the pipeline register only: the products wait in it, and the flags for them.
-        if self.pipeline:
+        # The products wait in the pipeline registers, and the flags for them.
+        for _ in range(self.pipeline):
             flags = Cat(keep, shift, ones)
             waiting = Signal(len(flags), reset_less=True)
             waiting_taken = Signal()
@@ -462,7 +475,7 @@ class MacArray(wiring.Component):
         for index in range(self.rows):
             m.submodules[f"row_{index}"] = row = self._row(**parameters)
             m.d.comb += [
-                *(getattr(row, name).eq(getattr(activations, name)) for name in activations.held),
+                *(getattr(row, name).eq(getattr(activations, name)) for name in activations.names),
                 row.w.eq(weights.o.word_select(index, word_bits)),
                 row.keep.eq(keep),
                 row.shift.eq(shift),

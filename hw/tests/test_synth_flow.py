@@ -18,7 +18,7 @@ from hw.tests.tools import tool
 from hw.verilog import generate
 
 
-def small_array(digit_bits=2, pipeline=False):
+def small_array(digit_bits=2, pipeline=0):
     component = MacArray(rows=3, lanes=5, digit_bits=digit_bits, acc_bits=2 * digit_bits + 12, pipeline=pipeline)
     return generate(component, name="mac_array")
 
@@ -100,7 +100,7 @@ STEADY_UNIT = {"i__valid": 1, "o__ready": 1}
 )
 def test_mapped_array_computes_the_same(pdk, tmp_path):
     target = resolve(pdk, None if pdk == "mini" else full_liberty(pdk))
-    design = small_array(pipeline=True)
+    design = small_array(pipeline=1)
     netlist = synthesize(design, "mac_array", target, build=tmp_path)
     assert_same(netlist, design, target, tmp_path, cycles=400, steady=STEADY_ARRAY)
 

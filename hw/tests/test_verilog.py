@@ -64,10 +64,10 @@ def test_ports_of_the_top():
 
 
 def test_combinational_component_has_no_clock():
-    text = generate(DotProduct(lanes=2, digit_bits=1, acc_bits=4, pipeline=False))
+    text = generate(DotProduct(lanes=2, digit_bits=1, acc_bits=4, pipeline=0))
     assert "clk" not in text
     assert "rst" not in text
-    assert "input clk;" in generate(DotProduct(lanes=2, digit_bits=1, acc_bits=4, pipeline=True))
+    assert "input clk;" in generate(DotProduct(lanes=2, digit_bits=1, acc_bits=4, pipeline=1))
 
 
 def test_text_is_the_same_every_time():
@@ -172,7 +172,7 @@ def test_wrong_arguments():
 
 def test_sharing_is_right():
     """Components that are taken for equal do elaborate to the same text."""
-    parameters = {"lanes": 3, "digit_bits": 8, "acc_bits": 20, "pipeline": True}
+    parameters = {"lanes": 3, "digit_bits": 8, "acc_bits": 20, "pipeline": 1}
     first, second = (generate(MacRow(**parameters)) for _ in range(2))
     assert first == second
     assert generate(MacRow(**parameters | {"acc_bits": 21})) != first
