@@ -72,8 +72,8 @@ class VectorOffset(wiring.Component):
 
     Members
     -------
-    x : ``In(data.ArrayLayout(digit_bits, lanes))``
-        Codes.
+    x_n : ``In(data.ArrayLayout(digit_bits, lanes))``
+        Complements of the codes.
     weight_bits : ``In(range(digit_bits + 1))``
         w, 1 to ``digit_bits``.
     odd : ``In(1)``
@@ -89,7 +89,7 @@ class VectorOffset(wiring.Component):
         self.odd_grid = odd_grid
         super().__init__(
             {
-                "x": In(data.ArrayLayout(digit_bits, lanes)),
+                "x_n": In(data.ArrayLayout(digit_bits, lanes)),
                 "weight_bits": In(range(digit_bits + 1)),
                 **({"odd": In(1)} if odd_grid else {}),
                 "o": Out(width),
@@ -102,9 +102,7 @@ class VectorOffset(wiring.Component):
         most = self.lanes * ((1 << self.digit_bits) - 1)
         width = most.bit_length() + 1
         columns: list[list[Bit]] = [[] for _ in range(width)]
-        complement = Signal(self.lanes * self.digit_bits)
-        m.d.comb += complement.eq(~self.x.as_value())
-        for index, bit in enumerate(bits_of(complement)):
+        for index, bit in enumerate(bits_of(self.x_n.as_value())):
             columns[index % self.digit_bits].append(bit)
         for weight, column in enumerate(columns):
             if -most >> weight & 1:
@@ -241,7 +239,6 @@ class ScaledArray(wiring.Component):
         self.weight_scale_bits, self.activation_scale_bits = row.weight_scale_bits, row.activation_scale_bits
         self.product_shift, self.product_bits, self.vector_bits = row.product_shift, row.product_bits, row.vector_bits
         self.passes, self.odd_grid, self.pipeline, self.form = row.passes, row.odd_grid, row.pipeline, row.form
-        self._pairs = row.pairs
         self.latency = 1 + row.latency
         self.layout = scaled_beat_layout(
             rows=self.rows,
@@ -321,8 +318,9 @@ class ScaledArray(wiring.Component):
             return value
 
         # Cycle 0: the beat. Cycle 1: its words in registers.
+        pairs = self.form is Form.PAIRS
         m.submodules.activation_register = activations = ActivationRegister(
-            lanes=self.lanes, digit_bits=self.digit_bits, pair_sums=bool(self._pairs)
+            lanes=self.lanes, digit_bits=self.digit_bits, pairs=pairs
         )
         m.submodules.weight_register = weights = WeightRegister(width=self.rows * (word_bits + self.weight_scale_bits))
         gated_scales = Signal(self.rows * self.weight_scale_bits)
@@ -360,11 +358,15 @@ class ScaledArray(wiring.Component):
             keep = later(~(valid & (beat.vector_first | beat.shift)), 1 + int(self.pipeline), "keep")
             shift = later(valid & beat.shift & ~beat.vector_first, 1 + int(self.pipeline), "shift")
             m.submodules.ones_row = ones_row = OnesRow(
-                lanes=self.lanes, digit_bits=self.digit_bits, acc_bits=self.vector_bits, pipeline=self.pipeline
+                lanes=self.lanes,
+                digit_bits=self.digit_bits,
+                acc_bits=self.vector_bits,
+                pipeline=self.pipeline,
+                complemented=pairs,
             )
             m.submodules.ones_row_offset = correction = OffsetCorrection(acc_bits=self.vector_bits, lanes=1)
             m.d.comb += [
-                ones_row.x.eq(activations.o),
+                ones_row.x.eq(activations.x_n if pairs else activations.x),
                 ones_row.ones.eq(later(beat.ones, 1 + int(self.pipeline), "ones")),
                 ones_row.keep.eq(keep),
                 ones_row.shift.eq(shift),
@@ -379,9 +381,9 @@ class ScaledArray(wiring.Component):
                 lanes=self.lanes, digit_bits=self.digit_bits, width=self.vector_bits, odd_grid=self.odd_grid
             )
             if self.pipeline:
-                m.d.comb += offsets.x.eq(activations.o)
+                m.d.comb += offsets.x_n.eq(activations.x_n if pairs else ~activations.x.as_value())
             else:
-                m.d.comb += offsets.x.eq(beat.activations.as_value() & valid.replicate(word_bits))
+                m.d.comb += offsets.x_n.eq(~(beat.activations.as_value() & valid.replicate(word_bits)))
             m.d.comb += offsets.weight_bits.eq(self.weight_bits)
             if self.odd_grid:
                 m.d.comb += offsets.odd.eq(self.odd)
@@ -391,9 +393,8 @@ class ScaledArray(wiring.Component):
         for index, row in enumerate(self._rows):
             m.submodules[f"row_{index}"] = row
             m.d.comb += [
-                row.x.eq(activations.o),
+                *(getattr(row, name).eq(getattr(activations, name)) for name in activations.held),
                 row.w.eq(weights.o.word_select(index, word_bits)),
-                *([row.pair_sums.eq(activations.o_pair_sums)] if self._pairs else []),
                 row.offset.eq(offset),
                 row.weight_scale.eq(scales.word_select(index, self.weight_scale_bits)),
                 *([row.activation_scale.eq(activation_scale)] if self.activation_scale_bits else []),

@@ -236,7 +236,7 @@ class ScaledRow(wiring.Component):
 
     Members
     -------
-    x, w, pair_sums
+    x, x_n, pair_sums_n, w
         As of :class:`hw.dot_product.DotProduct`.
     offset : ``In(vector_bits)``
         Added to the vector's sum; common to all rows.
@@ -300,7 +300,6 @@ class ScaledRow(wiring.Component):
             pipeline=self.pipeline,
             form=self.form,
         )
-        self.pairs = self._dot_product.pairs
         self.product_bits = product_bits(
             weight_scale_bits=self.weight_scale_bits,
             activation_scale_bits=self.activation_scale_bits,
@@ -313,6 +312,7 @@ class ScaledRow(wiring.Component):
         self.latency = self._dot_product.latency + (3 if self.passes else 2)
         digits = {name: member for name, member in self._dot_product.signature.members.items() if member.flow is In}
         del digits["addend"]
+        self._digits = tuple(digits)
         super().__init__(
             {
                 **digits,
@@ -329,9 +329,7 @@ class ScaledRow(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.dot_product = dot_product = self._dot_product
-        m.d.comb += [dot_product.x.eq(self.x), dot_product.w.eq(self.w)]
-        if self.pairs:
-            m.d.comb += dot_product.pair_sums.eq(self.pair_sums)
+        m.d.comb += [getattr(dot_product, name).eq(getattr(self, name)) for name in self._digits]
 
         total = Signal(signed(self.vector_bits))
         vector = Signal(signed(self.vector_bits), reset_less=True)
