@@ -118,33 +118,47 @@ class DotProduct(wiring.Component):
         complemented = self.form is Form.NAND
         columns: list[list[Bit]] = [[] for _ in range(self.acc_bits)]
 
-        def plane(word: Value, bit: int, lanes: slice) -> Value:
-            """One bit of the digits of ``lanes``."""
-            return Cat(word[bit :: self.digit_bits][lanes])
+        def planes(word: Value, name: str, bits: int, lanes: slice = slice(None)) -> list[Signal]:
+            """Bit by bit, that bit of every lane's digit."""
+            found = []
+            for bit in range(bits):
+                plane = Cat(word[bit::bits][lanes])
+                found.append(Signal(len(plane), name=f"{name}_{bit}"))
+                m.d.comb += found[-1].eq(plane)
+            return found
 
+        def add(name: str, weight: int, value: Value) -> None:
+            bits = Signal(len(value), name=name)
+            m.d.comb += bits.eq(value)
+            columns[weight] += bits_of(bits)
+
+        d, end = self.digit_bits, 2 * self.pairs
         w = self.w.as_value()
         x = self.x_n.as_value() if self.form is Form.PAIRS else self.x.as_value()
-        end = 2 * self.pairs
-        first, second, rest = slice(0, end, 2), slice(1, end, 2), slice(end, None)
-        for i in range(self.digit_bits):
-            if self.pairs:
-                a, b = plane(w, i, first), plane(w, i, second)
+        if self.pairs:
+            w_a, w_b = (planes(w, f"w_{name}", d, slice(start, end, 2)) for start, name in enumerate("ab"))
+            x_a_n, x_b_n = (planes(x, f"x_{name}_n", d, slice(start, end, 2)) for start, name in enumerate("ab"))
+            sums_n = planes(self.pair_sums_n.as_value(), "sums_n", d + 1)
+            for i in range(d):
                 both_n, a_n, b_n = (Signal(self.pairs, name=f"{name}_{i}_n") for name in ("both", "only_a", "only_b"))
-                m.d.comb += [both_n.eq(~(a & b)), a_n.eq(~(a & both_n)), b_n.eq(~(b & both_n))]
-                for j in range(self.digit_bits + 1):
-                    sums_n = Cat(self.pair_sums_n.as_value()[j :: self.digit_bits + 1])
-                    selected_n = both_n | sums_n
-                    if j < self.digit_bits:
-                        selected_n &= (a_n | plane(x, j, first)) & (b_n | plane(x, j, second))
-                    selected = Signal(self.pairs, name=f"selected_{i}_{j}")
-                    m.d.comb += selected.eq(~selected_n)
-                    columns[i + j] += bits_of(selected)
-            if end < self.lanes:
-                for j in range(self.digit_bits):
-                    product = plane(w, i, rest) & (~plane(x, j, rest) if self.form is Form.PAIRS else plane(x, j, rest))
-                    products = Signal(len(product), name=f"products_{i}_{j}{'_n' if complemented else ''}")
-                    m.d.comb += products.eq(~product if complemented else product)
-                    columns[i + j] += bits_of(products)
+                m.d.comb += [
+                    both_n.eq(~(w_a[i] & w_b[i])),
+                    a_n.eq(~(w_a[i] & both_n)),
+                    b_n.eq(~(w_b[i] & both_n)),
+                ]
+                for j in range(d):
+                    selected_n = (a_n | x_a_n[j]) & (b_n | x_b_n[j]) & (both_n | sums_n[j])
+                    add(f"selected_{i}_{j}", i + j, ~selected_n)
+                add(f"selected_{i}_{d}", i + d, ~(both_n | sums_n[d]))
+        if end < self.lanes:
+            w_rest, x_rest = planes(w, "w", d, slice(end, None)), planes(x, "x", d, slice(end, None))
+            for i in range(d):
+                for j in range(d):
+                    product = w_rest[i] & (~x_rest[j] if self.form is Form.PAIRS else x_rest[j])
+                    if complemented:
+                        add(f"products_{i}_{j}_n", i + j, ~product)
+                    else:
+                        add(f"products_{i}_{j}", i + j, product)
 
         columns = compress_pipelined(m, columns, registers=self.pipeline, complemented=complemented, prefix="product")
 

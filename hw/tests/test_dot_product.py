@@ -64,14 +64,13 @@ def test_exhaustive(lanes, digit_bits, acc_bits, form):
     )
 
 
-@pytest.mark.parametrize("form", list(Form))
-@pytest.mark.parametrize("pipeline", [0, 1, 2])
+@pytest.mark.parametrize(("form", "pipeline"), [*((form, 0) for form in Form), (None, 1), (None, 2)])
 @pytest.mark.parametrize(
     ("lanes", "digit_bits", "acc_bits"),
     [
-        (64, 1, 14),
+        (33, 1, 14),
         (5, 2, 4),
-        (64, 2, 16),
+        (24, 2, 16),
         (7, 4, 8),
         (16, 4, 20),
         (1, 8, 16),
