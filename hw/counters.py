@@ -23,6 +23,7 @@ __all__ = [
     "concatenate",
     "register",
     "stage_heights",
+    "two_rows",
 ]
 
 
@@ -272,18 +273,24 @@ def compress(
     return heap
 
 
-def carry_save_sum(m: Module, columns: list[list[Bit]], *, complemented: bool = False) -> Value:
-    """The sum, modulo ``2**len(columns)``, of columns of at most two bits: one carry-propagate adder.
-
-    Columns of one bit below the first one of two are passed through. An empty column is 0.
-    """
+def two_rows(m: Module, columns: list[list[Bit]], *, complemented: bool = False) -> tuple[Value, Value]:
+    """Columns of at most two bits as two numbers of ``len(columns)`` bits. What a column lacks is 0."""
     rows = []
     for row in range(2):
         bits = [concatenate(column[row : row + 1]) if row < len(column) else C(complemented, 1) for column in columns]
         rows.append(Signal(len(columns), name=f"row_{row}"))
         m.d.comb += rows[row].eq(~Cat(bits) if complemented else Cat(bits))
+    return rows[0], rows[1]
+
+
+def carry_save_sum(m: Module, columns: list[list[Bit]], *, complemented: bool = False) -> Value:
+    """The sum, modulo ``2**len(columns)``, of columns of at most two bits: one carry-propagate adder.
+
+    Columns of one bit below the first one of two are passed through. An empty column is 0.
+    """
+    first, second = two_rows(m, columns, complemented=complemented)
     low = next((weight for weight, column in enumerate(columns) if len(column) == 2), len(columns))
-    return Cat(rows[0][:low], (rows[0][low:] + rows[1][low:])[: len(columns) - low])
+    return Cat(first[:low], (first[low:] + second[low:])[: len(columns) - low])
 
 
 def register(m: Module, columns: list[list[Bit]], name: str) -> list[list[Bit]]:

@@ -9,7 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import PIPELINED_DIGIT_BITS, checked_digit_bits, checked_integer
-from hw.counters import Bit, bits_of, carry_save_sum, compress, compress_pipelined
+from hw.counters import Bit, bits_of, carry_save_sum, compress, compress_pipelined, two_rows
 
 __all__ = ["ADDEND_ARRIVAL", "DotProduct", "Form", "best_form", "checked_form", "checked_pipeline"]
 
@@ -65,6 +65,8 @@ class DotProduct(wiring.Component):
         second one half way there. ``None``: one from 8-bit digits up, else none.
     form : :class:`Form` or ``None``
         ``None``: :func:`best_form`.
+    carry_save : :class:`bool`
+        Whether addend and result are in carry-save form: two numbers each, and no carry-propagate adder.
 
     Attributes
     ----------
@@ -83,6 +85,8 @@ class DotProduct(wiring.Component):
         Added to the products; may come later than the digits.
     result : ``Out(acc_bits)``
         The sum.
+    addend_carry : ``In(acc_bits)``, result_carry : ``Out(acc_bits)``
+        Their second numbers. Only with ``carry_save``.
 
     Raises
     ------
@@ -100,6 +104,7 @@ class DotProduct(wiring.Component):
         acc_bits: int,
         pipeline: int | None = None,
         form: Form | str | None = None,
+        carry_save: bool = False,
     ) -> None:
         self.lanes = checked_integer("Number of lanes", lanes, 1)
         self.digit_bits = checked_digit_bits(digit_bits)
@@ -111,7 +116,11 @@ class DotProduct(wiring.Component):
         digits = {"x_n" if self.form is Form.PAIRS else "x": In(word), "w": In(word)}
         if self.pairs:
             digits["pair_sums_n"] = In(data.ArrayLayout(self.digit_bits + 1, self.pairs))
-        super().__init__({**digits, "addend": In(self.acc_bits), "result": Out(self.acc_bits)})
+        self.carry_save = bool(carry_save)
+        sums = {"addend": In(self.acc_bits), "result": Out(self.acc_bits)}
+        if self.carry_save:
+            sums |= {"addend_carry": In(self.acc_bits), "result_carry": Out(self.acc_bits)}
+        super().__init__({**digits, **sums})
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -162,12 +171,17 @@ class DotProduct(wiring.Component):
 
         columns = compress_pipelined(m, columns, registers=self.pipeline, complemented=complemented, prefix="product")
 
-        addend = Signal(self.acc_bits, name="addend_n" if complemented else "addend_0")
-        m.d.comb += addend.eq(~self.addend if complemented else self.addend)
-        for column, bit in zip(columns, bits_of(addend, ADDEND_ARRIVAL), strict=True):
-            column.append(bit)
+        for name in ("addend", "addend_carry") if self.carry_save else ("addend",):
+            addend = Signal(self.acc_bits, name=f"{name}{'_n' if complemented else '_0'}")
+            m.d.comb += addend.eq(~getattr(self, name) if complemented else getattr(self, name))
+            for column, bit in zip(columns, bits_of(addend, ADDEND_ARRIVAL), strict=True):
+                column.append(bit)
         columns = compress(m, columns, complemented=complemented, prefix="sum")
-        m.d.comb += self.result.eq(carry_save_sum(m, columns, complemented=complemented))
+        if self.carry_save:
+            first, second = two_rows(m, columns, complemented=complemented)
+            m.d.comb += [self.result.eq(first), self.result_carry.eq(second)]
+        else:
+            m.d.comb += self.result.eq(carry_save_sum(m, columns, complemented=complemented))
         return m
 
 

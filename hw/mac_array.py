@@ -141,7 +141,7 @@ class MacRow(wiring.Component):
 
     Parameters
     ----------
-    lanes, digit_bits, acc_bits, pipeline, form
+    lanes, digit_bits, acc_bits, pipeline, form, carry_save
         As of :class:`hw.dot_product.DotProduct`.
 
     Members
@@ -152,36 +152,47 @@ class MacRow(wiring.Component):
         At most one of them is high.
     acc : ``Out(acc_bits)``
         The accumulator.
+    acc_carry : ``Out(acc_bits)``
+        What is to be added to it. Only with ``carry_save``.
     """
 
     def __init__(
-        self, *, lanes: int, digit_bits: int, acc_bits: int, pipeline: int, form: Form | str | None = None
+        self,
+        *,
+        lanes: int,
+        digit_bits: int,
+        acc_bits: int,
+        pipeline: int,
+        form: Form | str | None = None,
+        carry_save: bool = False,
     ) -> None:
         self._dot_product = DotProduct(
-            lanes=lanes, digit_bits=digit_bits, acc_bits=acc_bits, pipeline=pipeline, form=form
+            lanes=lanes, digit_bits=digit_bits, acc_bits=acc_bits, pipeline=pipeline, form=form, carry_save=carry_save
         )
         self.lanes = lanes
         self.digit_bits = digit_bits
         self.acc_bits = acc_bits
         self.pipeline = pipeline
         self.form = self._dot_product.form
-        inputs = {name: member for name, member in self._dot_product.signature.members.items() if member.flow is In}
-        del inputs["addend"]
-        self._digits = tuple(inputs)
-        super().__init__({**inputs, "keep": In(1), "shift": In(1), "acc": Out(acc_bits)})
+        self.parts = ("", "_carry") if carry_save else ("",)
+        members = self._dot_product.signature.members.items()
+        digits = {name: member for name, member in members if name in ("x", "x_n", "pair_sums_n", "w")}
+        self._digits = tuple(digits)
+        accumulators = {f"acc{part}": Out(acc_bits) for part in self.parts}
+        super().__init__({**digits, "keep": In(1), "shift": In(1), **accumulators})
 
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.dot_product = dot_product = self._dot_product
-        accumulator = Signal(self.acc_bits, reset_less=True)
-        m.d.sync += accumulator.eq(dot_product.result)
-        m.d.comb += [
-            *(getattr(dot_product, name).eq(getattr(self, name)) for name in self._digits),
-            dot_product.addend.eq(
-                _horner_addend(accumulator, keep=self.keep, shift=self.shift, digit_bits=self.digit_bits)
-            ),
-            self.acc.eq(accumulator),
-        ]
+        m.d.comb += [getattr(dot_product, name).eq(getattr(self, name)) for name in self._digits]
+        for part in self.parts:
+            accumulator = Signal(self.acc_bits, name=f"accumulator{part}", reset_less=True)
+            addend = _horner_addend(accumulator, keep=self.keep, shift=self.shift, digit_bits=self.digit_bits)
+            m.d.sync += accumulator.eq(getattr(dot_product, f"result{part}"))
+            m.d.comb += [
+                getattr(dot_product, f"addend{part}").eq(addend),
+                getattr(self, f"acc{part}").eq(accumulator),
+            ]
         return m
 
 
@@ -263,41 +274,44 @@ class Drain(wiring.Component):
         As of :class:`MacArray`.
     ones : :class:`bool`
         Whether there is a ones row.
+    words : :class:`int`
+        Numbers of ``acc_bits`` bits that a row's accumulator has.
 
     Members
     -------
-    i_rows : ``In(rows * acc_bits)``
+    i_rows : ``In(rows * words * acc_bits)``
         The rows' accumulators, row 0 in the low bits.
     i_ones : ``In(acc_bits)``
         The ones row's accumulator, if there is one.
     capture, advance : ``In(1)``
         As of :class:`MacArray`.
-    o_rows : ``Out(drain_rows * acc_bits)``
+    o_rows : ``Out(drain_rows * words * acc_bits)``
         The lowest ``drain_rows`` registers.
     o_ones : ``Out(acc_bits)``
         The captured ones row, if there is one.
     """
 
-    def __init__(self, *, rows: int, acc_bits: int, drain_rows: int, ones: bool = True) -> None:
+    def __init__(self, *, rows: int, acc_bits: int, drain_rows: int, ones: bool = True, words: int = 1) -> None:
         self.rows = rows
         self.acc_bits = acc_bits
         self.drain_rows = drain_rows
         self.ones = ones
+        self.words = words
         super().__init__(
             {
-                "i_rows": In(rows * acc_bits),
+                "i_rows": In(rows * words * acc_bits),
                 **({"i_ones": In(acc_bits)} if ones else {}),
                 "capture": In(1),
                 "advance": In(1),
-                "o_rows": Out(drain_rows * acc_bits),
+                "o_rows": Out(drain_rows * words * acc_bits),
                 **({"o_ones": Out(acc_bits)} if ones else {}),
             }
         )
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        width = self.rows * self.acc_bits
-        step = self.drain_rows * self.acc_bits
+        width = self.rows * self.words * self.acc_bits
+        step = self.drain_rows * self.words * self.acc_bits
         rows = Signal(width, reset_less=True)
         # One-hot AND-OR, since libraries have it as one cell where two multiplexers would be two.
         load = Signal()
@@ -351,6 +365,9 @@ class MacArray(wiring.Component):
         Carry-save pipeline registers in the dot products, 0 to 2. ``None``: one from 8-bit digits up, else none.
     form : :class:`~hw.dot_product.Form` or ``None``
         Of the rows' dot products. ``None``: the one with the least area for d.
+    carry_save : :class:`bool`
+        Whether the rows' accumulators and drain registers are in carry-save form: twice the registers, and in the place
+        of a carry-propagate adder in every row one at every output ``o_rows``.
 
     Attributes
     ----------
@@ -393,6 +410,7 @@ class MacArray(wiring.Component):
         drain_rows: int = 1,
         pipeline: int | None = None,
         form: Form | str | None = None,
+        carry_save: bool = False,
     ) -> None:
         self.rows = checked_integer("Number of rows", rows, 1)
         self.lanes = checked_integer("Number of lanes", lanes, 1)
@@ -401,6 +419,7 @@ class MacArray(wiring.Component):
         self.drain_rows = checked_integer("Number of drain rows", drain_rows, 1, self.rows)
         self.pipeline = checked_pipeline(pipeline, self.digit_bits)
         self.form = checked_form(form, self.digit_bits)
+        self.carry_save = bool(carry_save)
         self.latency = 2 + self.pipeline
         layout = beat_layout(rows=self.rows, lanes=self.lanes, digit_bits=self.digit_bits)
         super().__init__(
@@ -416,7 +435,7 @@ class MacArray(wiring.Component):
 
     def _row(self, **parameters: Any) -> wiring.Component:
         """One row; for what shall be compared with this one in the same surroundings."""
-        return MacRow(**parameters, form=self.form)
+        return MacRow(**parameters, form=self.form, carry_save=self.carry_save)
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -480,16 +499,23 @@ class MacArray(wiring.Component):
                 row.keep.eq(keep),
                 row.shift.eq(shift),
             ]
-            accumulators.append(row.acc)
+            accumulators += [row.acc, row.acc_carry] if self.carry_save else [row.acc]
         m.d.sync += self.complete.eq(last | (self.complete & ~taken & ~self.capture))
 
-        m.submodules.drain = drain = Drain(rows=self.rows, acc_bits=self.acc_bits, drain_rows=self.drain_rows)
+        words = 2 if self.carry_save else 1
+        m.submodules.drain = drain = Drain(
+            rows=self.rows, acc_bits=self.acc_bits, drain_rows=self.drain_rows, words=words
+        )
+        drained = data.ArrayLayout(data.ArrayLayout(self.acc_bits, words), self.drain_rows)(drain.o_rows)
         m.d.comb += [
             drain.i_rows.eq(Cat(accumulators)),
             drain.i_ones.eq(ones_row.acc),
             drain.capture.eq(self.capture),
             drain.advance.eq(self.advance),
-            self.o_rows.eq(drain.o_rows),
+            *(
+                output.eq(row[0] + row[1] if self.carry_save else row[0])
+                for output, row in zip(self.o_rows, drained, strict=True)
+            ),
             self.o_ones.eq(drain.o_ones),
         ]
         return m

@@ -155,9 +155,10 @@ def test_positions(shape, pipeline, stall, biggest):
 
 
 @pytest.mark.parametrize("shape", SHAPES[2:], ids=lambda shape: "-".join(map(str, shape.values())))
+@pytest.mark.parametrize("carry_save", [False, True])
 @pytest.mark.parametrize("form", list(Form))
-def test_forms(shape, form):
-    dut = MacArray(**shape, form=form)
+def test_forms(shape, form, carry_save):
+    dut = MacArray(**shape, form=form, carry_save=carry_save)
     positions = random_positions(dut, random.Random(2), 4)
     expected = model(positions, digit_bits=dut.digit_bits, acc_bits=dut.acc_bits)
     assert Bench(dut, stall=0.3).run(positions) == expected
