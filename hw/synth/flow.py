@@ -212,12 +212,14 @@ _KEEP = "setattr -mod -set keep_hierarchy 1 " + " ".join(f"*{name}*" for name in
 _FLATTEN = f"""proc
         {_KEEP}
         flatten
+        setattr -unset init w:*
         opt_expr -full
         repeat techmap -map fold.v t:pactolus_full_adder t:pactolus_half_adder; opt_expr -full; opt_clean
         {_MERGE}
         opt_muxtree
         opt_reduce"""
-"""One module but for those of APART, with adders of constant inputs folded: cells and generic gates begin so."""
+"""One module but for those of APART, with adders of constant inputs folded: cells and generic gates begin so. Flip-flops of cells
+have no initial values."""
 
 
 def _cells_script(
