@@ -139,8 +139,8 @@ def test_exact_area(tmp_path):
 def test_adders_are_adder_cells(tmp_path):
     design = small_array()
     netlist = synthesize(design, "mac_array", resolve(), build=tmp_path)
-    rows = 3 * (2 * 2 * 5 - 2)  # a row has d*d*lanes product bits to add, and an adder takes one away
-    assert netlist.full_adders >= rows
+    # In every row 20 bits of products and 16 of the addend come down to 20, and an adder takes one away.
+    assert netlist.full_adders == 3 * 16
     assert netlist.full_adders == netlist.cells["sky130_fd_sc_hd__fa_1"]
     assert netlist.half_adders == netlist.cells.get("sky130_fd_sc_hd__ha_1", 0)
 
