@@ -138,7 +138,7 @@ class ScaledArray(wiring.Component):
     cycle after ``capture``. The user must capture a finished position before the next one's first vector reaches the
     accumulators: ``complete`` says that they hold one, and positions of one vector leave it there for a single cycle.
 
-    Without the carry-save register and with one pass the sum over a word's codes is made in the cycle of the transfer,
+    With one pass and without a carry-save register the sum over a word's codes is made in the cycle of the transfer,
     so activations must come early in it.
 
     Parameters
@@ -158,7 +158,7 @@ class ScaledArray(wiring.Component):
     Attributes
     ----------
     latency : :class:`int`
-        3; one more with the carry-save register, and one more with ``passes``.
+        3 + ``pipeline``; one more with ``passes``.
     vector_bits, product_bits : :class:`int`
         Width of a vector's signed sum and of a scale product.
 
@@ -203,7 +203,7 @@ class ScaledArray(wiring.Component):
         odd_grid: bool = False,
         max_weight_bits: int | None = None,
         max_activation_bits: int | None = None,
-        pipeline: bool | None = None,
+        pipeline: int | None = None,
         form: Form | str | None = None,
         triple: Triple | str | None = None,
     ) -> None:
@@ -320,7 +320,7 @@ class ScaledArray(wiring.Component):
         # Cycle 0: the beat. Cycle 1: its words in registers.
         pairs = self.form is Form.PAIRS
         m.submodules.activation_register = activations = ActivationRegister(
-            lanes=self.lanes, digit_bits=self.digit_bits, pairs=pairs
+            lanes=self.lanes, digit_bits=self.digit_bits, pairs=pairs, hold_sums=not self.pipeline
         )
         m.submodules.weight_register = weights = WeightRegister(width=self.rows * (word_bits + self.weight_scale_bits))
         gated_scales = Signal(self.rows * self.weight_scale_bits)
@@ -336,7 +336,7 @@ class ScaledArray(wiring.Component):
             weights.i.eq(Cat(beat.weights, gated_scales)),
         ]
         # Cycle 1 + wait: the scales meet; with them, or a cycle before, the offset.
-        wait = int(self.pipeline) + int(self.passes)
+        wait = self.pipeline + int(self.passes)
         scales = later(weights.o[self.rows * word_bits :], wait, "weight_scales")
         if self.activation_scale_bits:
             gated_scale = Signal(self.activation_scale_bits)
@@ -355,8 +355,8 @@ class ScaledArray(wiring.Component):
         taken, last = delayed(ended, "taken"), delayed(ended & beat.last, "last")
 
         if self.passes:
-            keep = later(~(valid & (beat.vector_first | beat.shift)), 1 + int(self.pipeline), "keep")
-            shift = later(valid & beat.shift & ~beat.vector_first, 1 + int(self.pipeline), "shift")
+            keep = later(~(valid & (beat.vector_first | beat.shift)), 1 + self.pipeline, "keep")
+            shift = later(valid & beat.shift & ~beat.vector_first, 1 + self.pipeline, "shift")
             m.submodules.ones_row = ones_row = OnesRow(
                 lanes=self.lanes,
                 digit_bits=self.digit_bits,
@@ -367,7 +367,7 @@ class ScaledArray(wiring.Component):
             m.submodules.ones_row_offset = correction = OffsetCorrection(acc_bits=self.vector_bits, lanes=1)
             m.d.comb += [
                 ones_row.x.eq(activations.x_n if pairs else activations.x),
-                ones_row.ones.eq(later(beat.ones, 1 + int(self.pipeline), "ones")),
+                ones_row.ones.eq(later(beat.ones, 1 + self.pipeline, "ones")),
                 ones_row.keep.eq(keep),
                 ones_row.shift.eq(shift),
                 correction.i_rows[0].eq(0),
@@ -387,13 +387,13 @@ class ScaledArray(wiring.Component):
             m.d.comb += offsets.weight_bits.eq(self.weight_bits)
             if self.odd_grid:
                 m.d.comb += offsets.odd.eq(self.odd)
-            offset = offsets.o
+            offset = later(offsets.o, max(0, self.pipeline - 1), "offset")
 
         accumulators = []
         for index, row in enumerate(self._rows):
             m.submodules[f"row_{index}"] = row
             m.d.comb += [
-                *(getattr(row, name).eq(getattr(activations, name)) for name in activations.held),
+                *(getattr(row, name).eq(getattr(activations, name)) for name in activations.names),
                 row.w.eq(weights.o.word_select(index, word_bits)),
                 row.offset.eq(offset),
                 row.weight_scale.eq(scales.word_select(index, self.weight_scale_bits)),

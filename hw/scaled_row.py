@@ -13,9 +13,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.network import MAX_CODE_BITS, MAX_PRODUCT_SHIFT, signed_width
-from hw.config import PIPELINED_DIGIT_BITS, checked_digit_bits, checked_integer
+from hw.config import checked_digit_bits, checked_integer
 from hw.counters import Bit, bits_of, carry_save_sum, compress
-from hw.dot_product import ADDEND_ARRIVAL, DotProduct, Form, checked_form
+from hw.dot_product import ADDEND_ARRIVAL, DotProduct, Form
 
 __all__ = ["MultiplyAdd", "ScaleProduct", "ScaledRow", "Triple", "best_triple", "product_bits", "vector_bits"]
 
@@ -205,7 +205,7 @@ class ScaledRow(wiring.Component):
     activation scales. v is signed; that it fits ``vector_bits`` is up to the user. All of it is exact.
 
     Rate: one pass per cycle. No enable and no reset: a cycle without a vector must have P = 0 or v = 0. With x and w
-    of cycle t and L = 1 with the pipeline register, else 0:
+    of cycle t and L = ``pipeline``:
 
     * one pass: ``offset`` and the scales of cycle t + L, ``restart`` of t + L + 1; ``acc`` holds the vector in
       t + L + 2 = t + ``latency``;
@@ -271,7 +271,7 @@ class ScaledRow(wiring.Component):
         acc_bits: int,
         passes: bool = False,
         odd_grid: bool = False,
-        pipeline: bool | None = None,
+        pipeline: int | None = None,
         form: Form | str | None = None,
         triple: Triple | str | None = None,
     ) -> None:
@@ -291,15 +291,14 @@ class ScaledRow(wiring.Component):
         self._low = int(self.odd_grid and not self.passes)
         self.vector_bits = checked_integer("Width of a vector's sum", vector_bits, 2 * self.digit_bits + self._low)
         self.acc_bits = checked_integer("Accumulator width", acc_bits, self.vector_bits)
-        self.pipeline = self.digit_bits >= PIPELINED_DIGIT_BITS if pipeline is None else bool(pipeline)
-        self.form = checked_form(form, self.digit_bits)
         self._dot_product = DotProduct(
             lanes=self.lanes,
             digit_bits=self.digit_bits,
             acc_bits=self.vector_bits - self._low,
-            pipeline=self.pipeline,
-            form=self.form,
+            pipeline=pipeline,
+            form=form,
         )
+        self.pipeline, self.form = self._dot_product.pipeline, self._dot_product.form
         self.product_bits = product_bits(
             weight_scale_bits=self.weight_scale_bits,
             activation_scale_bits=self.activation_scale_bits,

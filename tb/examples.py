@@ -7,10 +7,21 @@ from typing import Any
 import numpy as np
 
 from golden.execute import accumulate, execute
-from golden.network import Add, Conv2d, Grid, IntegerNetwork, Kind, MaxPool2d, Operation, Requantize, Tensor
+from golden.network import (
+    Add,
+    Conv2d,
+    Grid,
+    IntegerNetwork,
+    Kind,
+    MaxPool2d,
+    Operation,
+    Requantize,
+    Tensor,
+    VectorScales,
+)
 from golden.requantize import requantize
 
-__all__ = ["plain_network", "random_codes", "residual_network", "small_network", "varied_network"]
+__all__ = ["plain_network", "random_codes", "residual_network", "scaled_network", "small_network", "varied_network"]
 
 
 class _Builder:
@@ -37,13 +48,22 @@ class _Builder:
         kernel: tuple[int, int] = (3, 3),
         skip: str | None = None,
         zero_point: int = 0,
+        scales: tuple[int, int] | None = None,
+        output_scales: tuple[int, int] | None = None,
         **geometry: Any,
     ) -> None:
-        """``bits`` = 0 gives accumulators."""
+        """``bits`` = 0 gives accumulators. Scales, of the weights and of the output, are (bits, vector).
+
+        With scales of its own the operation is called ``<name>_layer``: its arrays' names must not be the output's.
+        """
         groups = geometry.get("groups", 1)
         shape = (channels, self.tensor(source).shape[0] // groups, *kernel)
         codes = self.random.integers(0, 1 << weight_bits, shape)
-        trial = Conv2d(name, source, name, codes, weight_bits, grid, **geometry)
+        own = name
+        if scales is not None:
+            geometry["vector_scales"] = self.scales(*scales, shape, 1)
+            own = f"{name}_layer"
+        trial = Conv2d(own, source, name, codes, weight_bits, grid, **geometry)
         height, width = trial.output_size(self.tensor(source))
         wide = Tensor(
             name,
@@ -80,18 +100,31 @@ class _Builder:
             skip_bits = self.tensor(skip).bits
             skip_multiplier = self.random.integers(-8, 9, channels) * (1 << shift) * (1 << bits) // (16 << skip_bits)
             bias -= skip_multiplier * (1 << (skip_bits - 1))
-        self.tensors.append(Tensor(name, wide.shape, bits=bits, zero_point=zero_point))
+        found = self.scales(*output_scales, (channels,), 0) if output_scales is not None else None
+        self.tensors.append(Tensor(name, wide.shape, bits=bits, zero_point=zero_point, vector_scales=found))
         constants = Requantize(multiplier, bias, shift.astype(np.uint8), skip_multiplier)
         self.values[name] = requantize(acc, constants, bits, None if skip is None else self.values[skip])
         self.operations.append(
-            Conv2d(name, source, name, codes, weight_bits, grid, requantize=constants, skip=skip, **geometry)
+            Conv2d(own, source, name, codes, weight_bits, grid, requantize=constants, skip=skip, **geometry)
         )
+
+    def scales(self, bits: int, vector: int, shape: tuple[int, ...], axis: int) -> VectorScales:
+        """Random ones, one in eight 0, for the vectors of the channels, which are ``shape[axis]``."""
+        shape = (*shape[:axis], -(-shape[axis] // vector), *shape[axis + 1 :])
+        codes = self.random.integers(1, 1 << bits, shape) * (self.random.random(shape) > 1 / 8)
+        return VectorScales(codes, bits, vector)
 
     def pool(self, name: str, source: str) -> None:
         tensor = self.tensor(source)
         channels, height, width = tensor.shape
         self.tensors.append(
-            Tensor(name, (channels, height // 2, width // 2), bits=tensor.bits, zero_point=tensor.zero_point)
+            Tensor(
+                name,
+                (channels, height // 2, width // 2),
+                bits=tensor.bits,
+                zero_point=tensor.zero_point,
+                vector_scales=tensor.vector_scales,
+            )
         )
         self.operations.append(MaxPool2d(name, source, name))
         alone = IntegerNetwork("pool", (tensor, self.tensors[-1]), (self.operations[-1],))
@@ -174,3 +207,25 @@ def varied_network(*, seed: int = 4) -> IntegerNetwork:
     build.conv("mix", "sum", 4, weight_bits=4, bits=3, grid=Grid.ODD, kernel=(1, 1), broadcast=True)
     build.conv("last", "mix", 3, weight_bits=2, bits=0, grid=Grid.ODD, kernel=(1, 1))
     return build.network("random-varied")
+
+
+def scaled_network(*, bits: int = 4, shift: int = 0, ends: int = 4, seed: int = 5) -> IntegerNetwork:
+    """Two-level scales of weights, of codes, of both and of neither; vectors of 4 channels, one of them short.
+
+    Both grids, zero-point padding, groups, a residual operand, a pool, a broadcast layer. ``shift`` rounds the products
+    of layers with both; ``ends`` are the bits of the first layer's and the last layer's weights and of the input.
+    """
+    build = _Builder((2, 4, 4), bits=ends, zero_point=2, frames=2, seed=seed)
+    middle: dict[str, Any] = {"weight_bits": bits, "bits": bits, "padding": (1, 1, 1, 1), "scales": (4, 4)}
+    two: dict[str, Any] = {"grid": Grid.TWOS_COMPLEMENT}
+    odd: dict[str, Any] = {"grid": Grid.ODD}
+    build.conv("first", "input", 7, weight_bits=ends, bits=bits, output_scales=(4, 4), padding=(1, 1, 1, 1), **two)
+    build.conv("both", "first", 7, skip="first", product_shift=shift, **middle, **two)
+    build.conv("weights", "both", 8, output_scales=(3, 4), zero_point=1, **middle, **odd)
+    build.conv("grouped", "weights", 6, groups=2, product_shift=shift, **middle, **two)
+    build.pool("pool", "grouped")
+    build.conv("codes", "pool", 5, weight_bits=bits, bits=bits, kernel=(1, 1), output_scales=(4, 4), **odd)
+    build.conv("neither", "pool", 5, weight_bits=bits, bits=bits, kernel=(1, 1), output_scales=(4, 4), **two)
+    build.add("sum", "codes", "neither", bits=bits)
+    build.conv("last", "sum", 3, weight_bits=ends, bits=0, kernel=(1, 1), broadcast=True, scales=(4, 4), **two)
+    return build.network(f"random-scaled-{bits}-{shift}")

@@ -33,6 +33,7 @@ from hw.pact_unit import PactUnit
 from hw.program import Program, build
 from hw.program.cycles import predict
 from hw.program_format import Error, Opcode
+from hw.scaled_array import ScaledArray
 from hw.threshold_unit import ThresholdUnit
 from hw.verilog import generate
 from tb import examples, runner, session
@@ -113,7 +114,8 @@ PACT = ("PactUnit", "Datapath")
 DATAPATH = ("Datapath",)
 THRESHOLD = ("ThresholdUnit",)
 WHOLE = ("Accelerator",)
-DESIGN_NAMES = ("MacArray", "PactUnit", "ThresholdUnit", "Datapath", "Accelerator")
+SCALED = ("ScaledArray",)
+DESIGN_NAMES = ("MacArray", "ScaledArray", "PactUnit", "ThresholdUnit", "Datapath", "Accelerator")
 NET = r"(\\\$\d+ )"
 """A name that Yosys made up."""
 
@@ -397,6 +399,34 @@ MUTATIONS = (
         r"assign o_beat = \1;",
         WHOLE,
     ),
+    Mutation(
+        "scale products are cut off, not rounded",
+        "scale_product",
+        r"(assign row_0 = ~ \{.*), 1'h0, (products_0_n\[1:0\] \};)",
+        r"\1, 1'h1, \2",
+        SCALED,
+    ),
+    Mutation(
+        "a vector's sum counts as unsigned",
+        "scaled_row",
+        r"(\.a)\((\S+) \),",
+        r"\1({ 1'h0, \2 [8:0] }),",
+        SCALED,
+    ),
+    Mutation(
+        "a position begins with what the one before left",
+        "scaled_row",
+        r"= restart \? 32'd0 : acc;",
+        "= acc;",
+        SCALED,
+    ),
+    Mutation(
+        "the weights' offset is that of the next word",
+        "vector_offset",
+        r"always @\(posedge clk\)\n",
+        "always @*\n",
+        SCALED,
+    ),
 )
 
 
@@ -428,6 +458,16 @@ def designs(scratch: Path) -> dict[str, Design]:
         acc_bits=CONFIG.acc_bits,
         drain_rows=CONFIG.requant_lanes,
     )
+    scaled: dict[str, Any] = {
+        "rows": 2,
+        "lanes": CONFIG.lanes,
+        "digit_bits": 4,
+        "weight_scale_bits": 4,
+        "activation_scale_bits": 4,
+        "product_shift": 3,
+        "acc_bits": 32,
+    }
+    scaled_array = ScaledArray(**scaled)
     unit: dict[str, Any] = {
         "acc_bits": CONFIG.acc_bits,
         "multiplier_bits": CONFIG.multiplier_bits,
@@ -441,8 +481,10 @@ def designs(scratch: Path) -> dict[str, Design]:
     pact = PactUnit(**unit)
     threshold = ThresholdUnit(acc_bits=ACC_BITS, output_bits=THRESHOLD_BITS)
     network = examples.small_network()
+    with_scales = examples.scaled_network(shift=scaled["product_shift"])
     folder = scratch / network.name
-    vectors.write(folder, network, examples.random_codes(network, 1, seed=1), seed=1)
+    for each in (network, with_scales):
+        vectors.write(scratch / each.name, each, examples.random_codes(each, 1, seed=1), seed=1)
 
     def bench(name: str, tests: str, job: dict[str, Any]) -> Callable[[runner.Simulation, Path], str | None]:
         def check(simulation: runner.Simulation, directory: Path) -> str | None:
@@ -482,9 +524,18 @@ def designs(scratch: Path) -> dict[str, Design]:
 
     sizes = {"acc_bits": ACC_BITS, "output_bits": THRESHOLD_BITS, "latency": threshold.latency, "random": 40}
     beats = {"config": asdict(CONFIG), "latency": array.latency, "random": 60}
+    scaled_beats = {
+        "array": scaled,
+        "latency": scaled_array.latency,
+        "vectors": str(scratch / with_scales.name),
+        "layers": ["both_layer", "grouped_layer"],
+    }
     items = {"unit": unit, "latency": pact.latency, "random": 300}
     return {
         "MacArray": Design("mac_array", generate(array, name="mac_array"), bench("mac_array", "random_beats", beats)),
+        "ScaledArray": Design(
+            "scaled_array", generate(scaled_array, name="scaled_array"), bench("scaled_array", "", scaled_beats)
+        ),
         "PactUnit": Design(
             "pact_unit", generate(pact, name="pact_unit"), bench("pact_unit", "corners|random_items", items)
         ),

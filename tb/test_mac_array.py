@@ -57,7 +57,8 @@ def test_array(any_simulator: str, folders: dict[str, Path], tmp_path: Path, nam
 def test_plan_keeps_the_rules(name: str, stall: float) -> None:
     config = CONFIGS[name]
     positions = list(bench.random_positions(config, Random(1), 200))
-    steps = bench.plan(positions, config, 2, stall, Random(2))
+    sizes = {"rows": config.rows, "drain_rows": config.requant_lanes}
+    steps = bench.plan(positions, **sizes, latency=2, stall=stall, random=Random(2))
     assert [step.beat for step in steps if step.beat is not None] == [b for p in positions for b in p.beats]
     assert sum(step.capture for step in steps) == len(positions)
     assert sum(step.advance for step in steps) == len(positions) * (-(-config.rows // config.requant_lanes) - 1)

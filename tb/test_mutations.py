@@ -6,7 +6,7 @@ import pytest
 
 from tb import mutations
 
-SAMPLE = mutations.MUTATIONS[::5]
+SAMPLE = (*mutations.MUTATIONS[::5], mutations.MUTATIONS[-1])
 
 
 def test_some_faults_are_caught(icarus: str) -> None:

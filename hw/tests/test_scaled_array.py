@@ -195,12 +195,12 @@ SHAPES = {
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("4/4 full", {"pipeline": False, "triple": "none"}),
-        ("4/4 full", {"pipeline": True, "triple": "made", "odd_grid": True}),
-        ("4/4 rounded", {"pipeline": False, "triple": "stored", "odd_grid": True}),
-        ("4/4 rounded", {"pipeline": True}),
-        ("4/4 static", {"pipeline": False, "odd_grid": True}),
-        ("4/4 static", {"pipeline": True, "triple": "stored"}),
+        ("4/4 full", {"pipeline": 0, "triple": "none"}),
+        ("4/4 full", {"pipeline": 1, "triple": "made", "odd_grid": True}),
+        ("4/4 rounded", {"pipeline": 0, "triple": "stored", "odd_grid": True}),
+        ("4/4 rounded", {"pipeline": 2}),
+        ("4/4 static", {"pipeline": 0, "odd_grid": True}),
+        ("4/4 static", {"pipeline": 1, "triple": "stored"}),
         ("8/8 rounded", {"odd_grid": True}),
         ("1/1", {"odd_grid": True}),
         ("one lane", {}),
@@ -225,10 +225,10 @@ def test_one_pass(name, options):
 @pytest.mark.parametrize(
     ("d", "scales", "pipeline", "triple"),
     [
-        (2, (4, 4, 0), False, "made"),
-        (4, (6, 4, 5), True, "stored"),
-        (4, (9, 0, 0), False, "none"),
-        (8, (10, 10, 10), True, None),
+        (2, (4, 4, 0), 0, "made"),
+        (4, (6, 4, 5), 1, "stored"),
+        (4, (9, 0, 0), 2, "none"),
+        (8, (10, 10, 10), 1, None),
     ],
 )
 def test_several_passes(d, scales, pipeline, triple):

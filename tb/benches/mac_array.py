@@ -86,10 +86,10 @@ class Cycle:
 
 
 def plan(
-    positions: Iterable[Position], config: AcceleratorConfig, latency: int, stall: float, random: Random
+    positions: Iterable[Position], *, rows: int, drain_rows: int, latency: int, stall: float, random: Random
 ) -> list[Cycle]:
     """Cycle by cycle: positions as early as the drain allows, with gaps and late captures if ``stall`` is not 0."""
-    groups = -(-config.rows // config.requant_lanes)
+    groups = -(-rows // drain_rows)
     cycles: dict[int, Cycle] = {}
 
     def cycle(number: int) -> Cycle:
@@ -119,7 +119,7 @@ def plan(
         now = max(now, capture - latency + 1)
         shown = capture + 1
         for group in range(groups):
-            part = range(group * config.requant_lanes, min((group + 1) * config.requant_lanes, config.rows))
+            part = range(group * drain_rows, min((group + 1) * drain_rows, rows))
             hold = wait()
             for number in range(shown, shown + hold + 1):
                 cycle(number).rows = [position.sums[row] for row in part]
@@ -164,7 +164,14 @@ async def check(dut: Any, positions: Iterable[Position]) -> None:
     """Plan the positions with the job's stalls and play them."""
     parameters, random = job(), Random(cocotb.RANDOM_SEED)
     config = AcceleratorConfig(**parameters["config"])
-    steps = plan(positions, config, parameters["latency"], parameters["stall"], random)
+    steps = plan(
+        positions,
+        rows=config.rows,
+        drain_rows=config.requant_lanes,
+        latency=parameters["latency"],
+        stall=parameters["stall"],
+        random=random,
+    )
     assert sum(step.capture for step in steps) > 0
     await play(dut, steps, config, random)
 
