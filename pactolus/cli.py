@@ -58,6 +58,7 @@ class Component(enum.Enum):
     ACCELERATOR = "accelerator"
     DATAPATH = "datapath"
     MAC_ARRAY = "mac_array"
+    REQUANTIZER = "requantizer"
 
 
 def main() -> None:
@@ -236,6 +237,9 @@ def program(
 def verilog(
     config: Annotated[str, typer.Option(help="Preset of the hardware.")] = "small",
     component: Annotated[Component, typer.Option(help="Which part of it.")] = Component.ACCELERATOR,
+    bits: Annotated[
+        int | None, typer.Option(help="Output width of a requantizer of one width: the smaller of its forms.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File; build/verilog/COMPONENT-CONFIG.v if not given.")
     ] = None,
@@ -245,13 +249,25 @@ def verilog(
     from hw.config import preset
     from hw.datapath import Datapath
     from hw.mac_array import MacArray
+    from hw.requantizer import requantizer
     from hw.verilog import generate, write_if_changed
 
     chosen = preset(config)
+    if (component is Component.REQUANTIZER) != (bits is not None):
+        raise ValueError("Output width (--bits) and --component requantizer must come together")
     if component is Component.ACCELERATOR:
         text = generate(Accelerator(chosen))
     elif component is Component.DATAPATH:
         text = generate(Datapath(chosen))
+    elif bits is not None:
+        unit = requantizer(
+            acc_bits=chosen.acc_bits,
+            output_bits=bits,
+            multiplier_bits=chosen.multiplier_bits,
+            bias_bits=chosen.bias_bits,
+            max_shift=chosen.max_shift,
+        )
+        text = generate(unit)
     else:
         array = MacArray(
             rows=chosen.rows,

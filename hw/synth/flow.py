@@ -218,8 +218,8 @@ _FLATTEN = f"""proc
         {_MERGE}
         opt_muxtree
         opt_reduce"""
-"""One module but for those of APART, with adders of constant inputs folded: cells and generic gates begin so. Flip-flops of cells
-have no initial values."""
+"""One module but for those of APART, with adders of constant inputs folded: cells and generic gates begin so.
+Flip-flops have no initial values."""
 
 
 def _cells_script(

@@ -138,6 +138,7 @@ def test_program(tmp_path):
         ("program digits-plain-w2a2 --frames 99", "Frames must be between 1 and 2, those of the vectors, not 99"),
         ("synth --pdk gf180", "PDK must be one of "),
         ("synth --digit-bits 2,x", "Bits must be numbers separated by commas, not 'x'"),
+        ("verilog --bits 2", "Output width (--bits) and --component requantizer must come together"),
         ("synth --components array,tree", "Component must be one of array, pact, not 'tree'"),
         ("train --bits 4,x", "Bits must be numbers separated by commas, not 'x'"),
         ("train resnet1000",
@@ -161,6 +162,9 @@ def test_verilog_is_written_once(tmp_path):
     assert "module mac_array" in (tmp_path / "a/b.v").read_text()
     pactolus("verilog", "--config", "tiny", "--component", "datapath", cwd=tmp_path)
     assert "module datapath(" in (tmp_path / "build/verilog/datapath-tiny.v").read_text()
+    for bits, module in ((2, "threshold_unit"), (8, "pact_unit")):
+        pactolus("verilog", "--component", "requantizer", "--bits", str(bits), "-o", tmp_path / "r.v", cwd=tmp_path)
+        assert f"module {module}(" in (tmp_path / "r.v").read_text()
 
 
 def test_docs(tmp_path):
