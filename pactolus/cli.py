@@ -364,6 +364,11 @@ def train(
     octav_activation_gradient: Annotated[
         str | None, typer.Option(help="Of OCTAV activations beyond the clip: ste, pwl or mad.")
     ] = None,
+    vsquant_vector: Annotated[int | None, typer.Option(help="Channels of VS-Quant's vectors.")] = None,
+    vsquant_scale_bits: Annotated[int | None, typer.Option(help="Of VS-Quant's integer scales.")] = None,
+    vsquant_scales: Annotated[
+        str | None, typer.Option(help="VS-Quant activations: static, or dynamic, at every position.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the first on.")] = 1,
     seed: Annotated[int | None, typer.Option(help="The first seed.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Training epochs.")] = None,
@@ -395,6 +400,9 @@ def train(
         "octav_clips": octav_clips,
         "octav_weight_gradient": octav_weight_gradient,
         "octav_activation_gradient": octav_activation_gradient,
+        "vsquant_vector": vsquant_vector,
+        "vsquant_scale_bits": vsquant_scale_bits,
+        "vsquant_scales": vsquant_scales,
         "seed": seed,
         "epochs": epochs,
         "batch_size": batch_size,

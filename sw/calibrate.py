@@ -163,19 +163,20 @@ ACTIVATION_CLIPS: dict[str, Callable[[Histogram, int, float], float]] = {
 """From a histogram, the bits and the percentile, the value that the top code stands for. With ``vsquant`` only tensors
 with a sign have one."""
 
-WEIGHT_SCALES: dict[str, Callable[[torch.Tensor, int], WeightQuantizer]] = {
-    "max": lambda weight, bits: MaxAbs(bits, per_channel=True),
-    "mse": lambda weight, bits: Mse(bits, per_channel=True).fixed(weight),
-    "octav": lambda weight, bits: Octav(bits, clip=octav_clip(weight.double(), bits).item()),
-    "sawb": lambda weight, bits: Sawb(bits) if bits <= max(COEFFICIENTS) else MaxAbs(bits, per_channel=True),
-    "vsquant": lambda weight, bits: VsQuant(bits),
+WEIGHT_SCALES: dict[str, Callable[[torch.Tensor, int, int, int], WeightQuantizer]] = {
+    "max": lambda weight, bits, *_: MaxAbs(bits, per_channel=True),
+    "mse": lambda weight, bits, *_: Mse(bits, per_channel=True).fixed(weight),
+    "octav": lambda weight, bits, *_: Octav(bits, clip=octav_clip(weight.double(), bits).item()),
+    "sawb": lambda weight, bits, *_: Sawb(bits) if bits <= max(COEFFICIENTS) else MaxAbs(bits, per_channel=True),
+    "vsquant": lambda weight, bits, vector, scale_bits: VsQuant(bits, vector, scale_bits),
 }
-"""The quantizer of given weights at given bits, by method."""
+"""The quantizer of given weights at given bits, by method; VS-Quant's also by its vector and its scales' bits."""
 
 
 def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int = 8, activation_bits: int = 8,
                   edge_bits: int = 8, shortcut_bits: int | None = None, weights: str = "mse", activations: str = "mse",
-                  percentile: float = 99.99, input_range: tuple[float, float] = (0.0, 1.0),
+                  percentile: float = 99.99, vector: int = 16, scale_bits: int = 0,
+                  input_range: tuple[float, float] = (0.0, 1.0),
                   bits: Mapping[str, int] | None = None) -> fx.GraphModule:
     """Quantize a trained float model without training it.
 
@@ -193,13 +194,13 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
     ``octav``
         The fixed point of OCTAV's recursion over the bins.
     ``vsquant``
-        No clip but a scale for every vector of 16 channels, from the vector's largest value; a projection shortcut's
-        clip is the largest value.
+        No clip but a scale for every vector of channels, from the vector's largest value; a projection shortcut's clip
+        is the largest value.
 
     Weights have ``max`` (:class:`~sw.quantizers.maxabs.MaxAbs`) or ``mse`` (:class:`~sw.quantizers.mse.Mse`) with one
-    scale per output channel; ``octav`` or ``sawb`` with one for the layer; or ``vsquant`` with one for every 16 input
-    channels of a kernel position, or of a position of a flattened map. With ``sawb``, layers of more than 5 bits have
-    ``max``. Batch norm is folded at export, after the weights have been quantized, and costs nothing.
+    scale per output channel; ``octav`` or ``sawb`` with one for the layer; or ``vsquant`` with one for every vector
+    of input channels of a kernel position, or of a position of a flattened map. With ``sawb``, layers of more than 5
+    bits have ``max``. Batch norm is folded at export, after the weights have been quantized, and costs nothing.
 
     Parameters
     ----------
@@ -215,6 +216,8 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
         A key of :data:`ACTIVATION_CLIPS`.
     percentile : :class:`float`
         Above 0, at most 100.
+    vector, scale_bits : :class:`int`
+        Of ``vsquant``, see :class:`sw.quantizers.vsquant.VsQuant`.
 
     Returns
     -------
@@ -237,9 +240,9 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
     first = next(inputs, None)
     if first is None:
         raise ValueError("Batches must hold at least one")
+    options: dict[str, Any] = {"activations": "vsquant", "vsquant_vector": vector, "vsquant_scale_bits": scale_bits}
     precision = Precision(weight_bits=weight_bits, activation_bits=activation_bits, edge_bits=edge_bits,
-                          shortcut_bits=shortcut_bits, weights="maxabs",
-                          activations="vsquant" if activations == "vsquant" else "pact")
+                          shortcut_bits=shortcut_bits, weights="maxabs", **options if activations == "vsquant" else {})
     conversion = convert(model, first, precision, input_range=input_range, bits=bits)
     result = conversion.model.eval()
     histograms: dict[str, Histogram] = {}
@@ -269,7 +272,7 @@ def post_training(model: nn.Module, batches: Iterable[Any], *, weight_bits: int 
         for path in conversion.weights:
             layer = result.get_submodule(path)
             assert isinstance(layer, QuantizedWeight)
-            layer.quantizer = WEIGHT_SCALES[weights](layer.weight.detach(), layer.quantizer.bits)
+            layer.quantizer = WEIGHT_SCALES[weights](layer.weight.detach(), layer.quantizer.bits, vector, scale_bits)
     return result
 
 

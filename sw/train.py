@@ -35,7 +35,7 @@ from .layers import (
     SymmetricActivation,
     VsQuantActivation,
 )
-from .models import MODELS, Precision
+from .models import MODELS, OPTIONS, Precision
 
 __all__ = [
     "Epoch",
@@ -87,7 +87,9 @@ class TrainConfig:
         Methods, keys of :data:`sw.models.WEIGHTS` and :data:`sw.models.ACTIVATIONS`; the baseline has none, and they
         are left at their defaults.
     octav_clips, octav_weight_gradient, octav_activation_gradient : :class:`str`
-        Options of the method ``octav``, see :class:`sw.models.Precision`.
+    vsquant_vector, vsquant_scale_bits : :class:`int`
+    vsquant_scales : :class:`str`
+        Options of these methods, see :class:`sw.models.Precision`.
     seed : :class:`int`
         Of the initial weights, of the order of the images and of their augmentation.
     epochs, batch_size : :class:`int`
@@ -131,6 +133,9 @@ class TrainConfig:
     octav_clips: str = "dynamic"
     octav_weight_gradient: str = "mad"
     octav_activation_gradient: str = "pwl"
+    vsquant_vector: int = 16
+    vsquant_scale_bits: int = 0
+    vsquant_scales: str = "static"
     seed: int = 0
     epochs: int = 60
     batch_size: int = 64
@@ -147,9 +152,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, known in (("network", MODELS), ("data", SHAPES), ("augmentation", AUGMENTATIONS)):
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in tuple(known):
                 raise ValueError(f"{name.capitalize()} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        self.precision()
         for name, lowest in (("epochs", 1), ("batch_size", 2), ("epoch_images", 1), ("seed", 0), ("validation", 0),
                              ("threads", 1)):
             value = getattr(self, name)
@@ -165,10 +169,14 @@ class TrainConfig:
                 raise ValueError(f"{_words(name)} must be positive, not {getattr(self, name)!r}")
         if not 0 <= _number(self, "warmup") < 1:
             raise ValueError(f"Warmup must be at least 0 and less than 1, not {self.warmup!r}")
+        self.precision()
         for name in ("layer_weight_bits", "layer_activation_bits"):
             given = getattr(self, name)
-            pairs = given.items() if isinstance(given, Mapping) else given
-            object.__setattr__(self, name, tuple(sorted((str(layer), bits) for layer, bits in pairs)))
+            try:
+                pairs = dict(given)
+            except (TypeError, ValueError):
+                raise ValueError(f"{_words(name)} must be bits by layer, not {given!r}") from None
+            object.__setattr__(self, name, tuple(sorted((str(layer), bits) for layer, bits in pairs.items())))
         if self.layer_weight_bits or self.layer_activation_bits:
             if self.weight_bits is None:
                 raise ValueError("Weight bits must be given where those of single layers are, not None")
@@ -179,9 +187,7 @@ class TrainConfig:
         """What the network's constructor takes."""
         return Precision(weight_bits=self.weight_bits, activation_bits=self.activation_bits, edge_bits=self.edge_bits,
                          shortcut_bits=self.shortcut_bits, weights=self.weights, activations=self.activations,
-                         clip=self.alpha, octav_clips=self.octav_clips,
-                         octav_weight_gradient=self.octav_weight_gradient,
-                         octav_activation_gradient=self.octav_activation_gradient)
+                         clip=self.alpha, **{name: getattr(self, name) for name in OPTIONS})
 
     @property
     def has_integers(self) -> bool:
@@ -204,6 +210,9 @@ class TrainConfig:
             gradients = f"{self.octav_weight_gradient}-{self.octav_activation_gradient}"
             parts += ["" if methods == "dorefa-pact" else methods, "" if gradients == "mad-pwl" else gradients,
                       "" if self.octav_clips == "dynamic" else self.octav_clips,
+                      "" if self.vsquant_vector == 16 else f"v{self.vsquant_vector}",
+                      "" if self.vsquant_scale_bits == 0 else f"m{self.vsquant_scale_bits}",
+                      "" if self.vsquant_scales == "static" else self.vsquant_scales,
                       f"w{self.weight_bits}a{self.activation_bits}",
                       {8: "", None: "efp32"}.get(self.edge_bits, f"e{self.edge_bits}"),
                       "" if self.shortcut_bits is None else f"s{self.shortcut_bits}"]

@@ -204,6 +204,11 @@ def test_train_takes_the_methods_by_name(tmp_path):
     pactolus("train", "digits-plain", "--bits", "2", *octav, "--octav-activation-gradient", "mad", "--octav-clips",
              "static", "--epochs", "1", cwd=tmp_path)
     assert (tmp_path / "build/checkpoints/digits-plain-octav-octav-ste-mad-static-w2a2-seed0.safetensors").exists()
+    vsquant = ("--weights", "vsquant", "--activations", "vsquant", "--vsquant-vector", 8, "--vsquant-scale-bits", 3)
+    pactolus("train", "digits-plain", "--bits", "2", *vsquant, "--vsquant-scales", "dynamic", "--edge-bits", 4,
+             "--epochs", "1", cwd=tmp_path)
+    name = "digits-plain-vsquant-vsquant-v8-m3-dynamic-w2a2-e4-seed0.safetensors"
+    assert (tmp_path / "build/checkpoints" / name).exists()
     refused = sentence("train", "digits-plain", "--bits", "fp32,8", "--weights", "sawb", cwd=tmp_path)
     assert refused == "Bits must be between 1 and 5 for SAWB, not 8"
 

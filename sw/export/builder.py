@@ -45,6 +45,9 @@ from .values import Average, Channels, Code, Norm, Result, Sum, Value
 
 __all__ = ["Builder"]
 
+RESIDUAL_BITS = 20
+"""Of an output code and its residual operand's together: every pair of them has a threshold that is looked at."""
+
 
 class Builder:
     """Walks the graph once; each node becomes a value, and operations are emitted where a quantizer ends one.
@@ -343,6 +346,7 @@ class Builder:
                    for o, s, w in zip(offset.tolist(), slopes, weight_sums, strict=True)]
         skip_slopes, skip_bits = [Fraction(0)] * len(slopes), 0
         if result.skip is not None:
+            self._check_residual(node, output, result.skip)
             skip_slopes, skip_bits = _ratios(result.skip, output), result.skip.bits
             offsets = [o - s * result.skip.zero_point for o, s in zip(offsets, skip_slopes, strict=True)]
         constants, solutions = solve_channels(
@@ -356,6 +360,7 @@ class Builder:
 
     def _add(self, node: fx.Node, value: Sum, output: Tensor) -> None:
         a, b = value.a.tensor, value.b.tensor
+        self._check_residual(node, output, b)
         slopes, skip_slopes = _ratios(a, output), _ratios(b, output)
         offsets = [Fraction(output.zero_point) - s * a.zero_point - t * b.zero_point
                    for s, t in zip(slopes, skip_slopes, strict=True)]
@@ -374,6 +379,11 @@ class Builder:
                             output_bits=output.bits)
         self._emit(operation, output, node, _with_constants(layer, operation.requantize, list(solutions.values())),
                    Channels(operation, slopes, offsets, skip_slopes))
+
+    def _check_residual(self, node: fx.Node, output: Tensor, skip: Tensor) -> None:
+        if output.bits + skip.bits > RESIDUAL_BITS:
+            raise self._refusal(node, f"must have at most {RESIDUAL_BITS} bits together with its residual operand "
+                                      f"{skip.name!r}, not {output.bits} and {skip.bits}")
 
     def _output(self, node: fx.Node) -> None:
         source, = node.args

@@ -8,10 +8,10 @@ from torch import nn
 from .blocks import ResidualBlock
 from .cnn import Cnn
 from .digits import DigitsPlain, DigitsResidual
-from .precision import ACTIVATIONS, OCTAV_CLIPS, WEIGHTS, Precision
+from .precision import ACTIVATIONS, OPTIONS, WEIGHTS, Precision
 from .resnet import ResNet, resnet_8, resnet_20
 
-__all__ = ["ACTIVATIONS", "MODELS", "OCTAV_CLIPS", "WEIGHTS", "Cnn", "DigitsPlain", "DigitsResidual", "Precision",
+__all__ = ["ACTIVATIONS", "MODELS", "OPTIONS", "WEIGHTS", "Cnn", "DigitsPlain", "DigitsResidual", "Precision",
            "ResNet", "ResidualBlock"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

@@ -23,9 +23,9 @@ from ..quantizers.maxabs import MaxAbs
 from ..quantizers.octav import Octav
 from ..quantizers.rounding import check_bits
 from ..quantizers.sawb import COEFFICIENTS, Sawb
-from ..quantizers.vsquant import VsQuant
+from ..quantizers.vsquant import VsQuant, check_vector
 
-__all__ = ["ACTIVATIONS", "OCTAV_CLIPS", "WEIGHTS", "Precision", "scaled"]
+__all__ = ["ACTIVATIONS", "OPTIONS", "WEIGHTS", "Precision", "scaled"]
 
 
 WEIGHTS: dict[str, Callable[[int], WeightQuantizer]] = {"dorefa": Dorefa, "sawb": Sawb, "octav": Octav,
@@ -35,13 +35,26 @@ WEIGHTS: dict[str, Callable[[int], WeightQuantizer]] = {"dorefa": Dorefa, "sawb"
 ACTIVATIONS = ("pact", "pact+", "octav", "vsquant")
 """Names of activation quantizers."""
 
-OCTAV_CLIPS = ("dynamic", "static")
-"""How OCTAV's clips follow the data."""
+OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "octav_clips": ("octav", ("weights", "activations")),
+    "octav_weight_gradient": ("octav", ("weights",)),
+    "octav_activation_gradient": ("octav", ("activations",)),
+    "vsquant_vector": ("vsquant", ("weights", "activations")),
+    "vsquant_scale_bits": ("vsquant", ("weights", "activations")),
+    "vsquant_scales": ("vsquant", ("activations",)),
+}
+"""Fields of :class:`Precision` that belong to one method: which, and whether for weights or activations."""
+
+FORMS = ("dynamic", "static")
 
 
 def scaled(channels: int, width: float) -> int:
     """Channels under a width multiplier: ``channels``·``width`` rounded half up, at least 1."""
     return max(1, int(channels * width + 0.5))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +88,19 @@ class Precision:
     octav_weight_gradient, octav_activation_gradient : :class:`str`
         OCTAV's gradient beyond the clip: ``ste``, ``pwl`` or ``mad`` (:class:`sw.quantizers.gradients.Gradient`). The
         defaults are the pair that the paper advises.
+    vsquant_vector : :class:`int`
+        Channels of VS-Quant's vectors.
+    vsquant_scale_bits : :class:`int`
+        Width of VS-Quant's integer scales; 0 for that of :func:`sw.quantizers.vsquant.scale_bits_for`.
+    vsquant_scales : :class:`str`
+        Of activations: ``static``, one for each vector, or ``dynamic``, one at each position too
+        (:class:`~sw.layers.VsQuantActivation`), which the hardware has not.
 
     Raises
     ------
     ValueError
-        An unknown method, a width that it does not have, only one of the two widths ``None``, or an option of OCTAV
-        for what is not OCTAV.
+        An unknown method, a width that it does not have, only one of the two widths ``None``, or one of
+        :data:`OPTIONS` where its method is not used.
     """
 
     weight_bits: int | None = None
@@ -93,6 +113,9 @@ class Precision:
     octav_clips: str = "dynamic"
     octav_weight_gradient: str = "mad"
     octav_activation_gradient: str = "pwl"
+    vsquant_vector: int = 16
+    vsquant_scale_bits: int = 0
+    vsquant_scales: str = "static"
 
     def __post_init__(self) -> None:
         if (self.weight_bits is None) != (self.activation_bits is None):
@@ -102,27 +125,32 @@ class Precision:
             if bits is not None:
                 check_bits(bits)
         for what, method, known in (("Weights", self.weights, WEIGHTS), ("Activations", self.activations, ACTIVATIONS)):
-            if method not in known:
+            if method not in tuple(known):
                 raise ValueError(f"{what} must be one of {', '.join(known)}, not {method!r}")
-        self._check_octav()
+        self._check_options()
         if self.weight_bits is not None:
             self.weight_quantizer(self.weight_bits)
+            if self.edge_bits == 1:
+                raise ValueError("Edge bits must be at least 2 for the last layer's weights, not 1")
+            for bits in (self.activation_bits, self.edge_bits, self.shortcut_bits):
+                self.activation(bits)
             for bits in (self.edge_bits, self.shortcut_bits):
                 if bits is not None:
                     self._wide_weight_quantizer(bits, edge=True)
 
-    def _check_octav(self) -> None:
-        if self.octav_clips not in OCTAV_CLIPS:
-            raise ValueError(f"Octav clips must be one of {', '.join(OCTAV_CLIPS)}, not {self.octav_clips!r}")
+    def _check_options(self) -> None:
+        for name in ("octav_clips", "vsquant_scales"):
+            if getattr(self, name) not in FORMS:
+                raise ValueError(f"{_words(name)} must be one of {', '.join(FORMS)}, not {getattr(self, name)!r}")
         for gradient in (self.octav_weight_gradient, self.octav_activation_gradient):
             Gradient(gradient)
-        weights, activations = self.weights == "octav", self.activations == "octav"
-        for name, used, where in (("octav_clips", weights or activations, "weights or activations"),
-                                  ("octav_weight_gradient", weights, "weights"),
-                                  ("octav_activation_gradient", activations, "activations")):
+        check_vector(self.vsquant_vector)
+        if self.vsquant_scale_bits != 0:
+            check_bits(self.vsquant_scale_bits)
+        for name, (method, where) in OPTIONS.items():
             value, default = getattr(self, name), getattr(Precision, name)
-            if value != default and not used:
-                raise ValueError(f"{name.replace('_', ' ').capitalize()} must be {default} unless {where} are octav, "
+            if value != default and method not in [getattr(self, kind) for kind in where]:
+                raise ValueError(f"{_words(name)} must be {default} unless {' or '.join(where)} are {method}, "
                                  f"not {value!r}")
 
     def weight_quantizer(self, bits: int) -> WeightQuantizer:
@@ -136,6 +164,8 @@ class Precision:
         if self.weights == "octav":
             kind = Octav if self.octav_clips == "dynamic" else OctavWeight
             return kind(bits, Gradient(self.octav_weight_gradient))
+        if self.weights == "vsquant":
+            return VsQuant(bits, self.vsquant_vector, self.vsquant_scale_bits)
         return WEIGHTS[self.weights](bits)
 
     def _octav(self, bits: int, *, signed: bool = False) -> OctavActivation:
@@ -185,7 +215,8 @@ class Precision:
         if self.activations == "octav":
             return self._octav(bits)
         if self.activations == "vsquant":
-            return VsQuantActivation(bits)
+            return VsQuantActivation(bits, vector=self.vsquant_vector, scale_bits=self.vsquant_scale_bits,
+                                     dynamic=self.vsquant_scales == "dynamic")
         return PactActivation(bits, alpha=self.clip, plus=self.activations == "pact+")
 
     def stream(self, *, edge: bool = False) -> nn.Module:

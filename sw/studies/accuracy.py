@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ..data import load
 from ..files import write_csv
+from ..models import OPTIONS
 from ..train import TrainConfig
 from .runs import Run, mean_and_deviation, measure, percent, spread
 
@@ -20,7 +21,7 @@ DIGITS = ("digits-plain", "digits-residual")
 """The networks that the digits are for."""
 
 QUANTIZED = ("edge_bits", "shortcut_bits", "layer_weight_bits", "layer_activation_bits", "weights", "activations",
-             "octav_clips", "octav_weight_gradient", "octav_activation_gradient")
+             *OPTIONS)
 """Fields of a configuration that mean nothing to a float32 baseline."""
 
 

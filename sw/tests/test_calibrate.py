@@ -224,6 +224,12 @@ def test_vectors_are_those_of_the_float_tensors():
     assert second.peaks.item() == pytest.approx(net[:4](torch.cat(batches)).max().item())
     exported = export(model, torch.cat(batches))
     assert all(layer.float64_differences == 0 for layer in exported.report.layers)
+    model = post_training(net, batches, weight_bits=4, activation_bits=4, weights="vsquant", activations="vsquant",
+                          vector=8, scale_bits=6)
+    assert {(m.vector, m.scale_bits) for m in model.modules() if isinstance(m, VsQuantActivation)} == {(8, 6)}
+    assert {(m.quantizer.vector, m.quantizer.scale_bits) for m in model.modules()
+            if isinstance(m, QuantizedWeight)} == {(8, 6)}
+    assert all(layer.float64_differences == 0 for layer in export(model, torch.cat(batches)).report.layers)
     with pytest.raises(ValueError, match=r"^Values must be finite to be calibrated on$"):
         with torch.no_grad():
             net[0].bias[0] = float("nan")

@@ -544,6 +544,20 @@ def test_refusals_name_the_node_and_the_reason(name):
     assert str(caught.value) == sentence
 
 
+@pytest.mark.parametrize(("model", "sample", "sentence"), [
+    (lambda: PreciseShortcut(quantizer=lambda bits: pact(bits + 5)), (2, 5, 5),
+     "Node 'act' must have at most 20 bits together with its residual operand 'project.2', not 13 and 8"),
+    (lambda: Branches(), (1, 5, 5), "Node 'act' must have at most 20 bits together with its residual operand 'act_b', "
+     "not 16 and 5")])
+def test_residual_operands_that_would_take_hours_are_refused(model, sample, sentence):
+    net = model()
+    if isinstance(net, Branches):
+        net.act = SymmetricActivation(16, clip=2)
+    with pytest.raises(ExportError) as caught:
+        export(net.eval(), images(2, *sample))
+    assert str(caught.value) == sentence
+
+
 def test_two_inputs_are_refused():
     class Two(nn.Module):
         def forward(self, x, y):

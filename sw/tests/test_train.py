@@ -16,12 +16,14 @@ from golden import vectors
 from golden.execute import execute
 from sw.data import digits
 from sw.export import export, export_checkpoint, integer_accuracy, logits
-from sw.layers import OctavActivation, OctavWeight, PactActivation, SymmetricActivation
+from sw.layers import OctavActivation, OctavWeight, PactActivation, SymmetricActivation, VsQuantActivation
 from sw.quantizers.gradients import Gradient
 from sw.quantizers.octav import Octav, octav_clip
+from sw.quantizers.vsquant import VsQuant
 from sw.train import TrainConfig, accuracy, load_checkpoint, parameter_groups, save_checkpoint, train
 
 QUICK = TrainConfig(network="digits-residual", weight_bits=2, activation_bits=2, epochs=2, seed=3)
+DYNAMIC = {"vsquant_vector": 8, "vsquant_scale_bits": 5, "vsquant_scales": "dynamic"}
 STATIC = {"octav_clips": "static", "octav_weight_gradient": "ste", "octav_activation_gradient": "mad"}
 
 
@@ -82,6 +84,7 @@ def test_a_checkpoint_from_before_there_were_methods_is_dorefa_and_pact(trained,
 
 @pytest.mark.parametrize(("weights", "activations", "options"), [
     ("sawb", "pact", {}), ("vsquant", "vsquant", {}), ("octav", "octav", STATIC),
+    pytest.param("vsquant", "vsquant", {**DYNAMIC, "edge_bits": 4}, marks=pytest.mark.slow),
     *(pytest.param(*methods, {}, marks=pytest.mark.slow) for methods in (("sawb", "pact+"), ("octav", "octav")))])
 def test_every_method_trains_and_keeps_every_code_on_the_whole_test_split(weights, activations, options, tmp_path):
     config = dataclasses.replace(QUICK, weights=weights, activations=activations, weight_bits=3, activation_bits=3,
@@ -114,6 +117,14 @@ def test_the_options_of_octav_reach_every_layer():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(2)
+
+
+def test_the_options_of_vsquant_reach_every_layer():
+    model = dataclasses.replace(QUICK, weights="vsquant", activations="vsquant", **DYNAMIC).build()
+    quantizers = [m.quantizer for m in model.modules() if isinstance(getattr(m, "quantizer", None), VsQuant)]
+    assert len(quantizers) == 6 and {(q.vector, q.scale_bits) for q in quantizers} == {(8, 5)}
+    activations = [m for m in model.modules() if isinstance(m, VsQuantActivation)]
+    assert len(activations) == 5 and {(m.vector, m.scale_bits, m.dynamic) for m in activations} == {(8, 5, True)}
 
 
 def test_files_that_are_no_checkpoint_are_refused(tmp_path):
@@ -149,6 +160,20 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
      "Octav weight gradient must be mad unless weights are octav, not 'ste'"),
     ({"weights": "octav", "octav_activation_gradient": "ste"},
      "Octav activation gradient must be pwl unless activations are octav, not 'ste'"),
+    ({"activations": "vsquant", "vsquant_scales": "x"}, "Vsquant scales must be one of dynamic, static, not 'x'"),
+    ({"weights": "vsquant", "vsquant_scales": "dynamic"},
+     "Vsquant scales must be static unless activations are vsquant, not 'dynamic'"),
+    ({"vsquant_vector": 8}, "Vsquant vector must be 16 unless weights or activations are vsquant, not 8"),
+    ({"weights": "vsquant", "vsquant_vector": 0}, "Vector must be an integer of at least 1, not 0"),
+    ({"weights": "vsquant", "vsquant_scale_bits": -1}, "Bits must be an integer between 1 and 16, not -1"),
+    ({"activations": "vsquant", "vsquant_scales": "dynamic", "vsquant_scale_bits": 9},
+     "Bits of elements and scales must be at most 16 together, not 8 and 9"),
+    ({"edge_bits": 1}, "Edge bits must be at least 2 for the last layer's weights, not 1"),
+    ({"network": ["cnn"]},
+     "Network must be one of digits-plain, digits-residual, cnn, resnet-8, resnet-20, not ['cnn']"),
+    ({"weights": ["sawb"]}, "Weights must be one of dorefa, sawb, octav, maxabs, vsquant, not ['sawb']"),
+    ({"layer_weight_bits": 3}, "Layer weight bits must be bits by layer, not 3"),
+    ({"layer_weight_bits": [["stem", 3, 4]]}, "Layer weight bits must be bits by layer, not [['stem', 3, 4]]"),
     ({"epochs": 0}, "Epochs must be an integer of at least 1, not 0"),
     ({"batch_size": 1}, "Batch size must be an integer of at least 2, not 1"),
     ({"seed": -1}, "Seed must be an integer of at least 0, not -1"),
@@ -172,6 +197,8 @@ def test_names():
     assert octav.name == "digits-residual-octav-octav-w2a2"
     assert dataclasses.replace(octav, octav_clips="static").name == "digits-residual-octav-octav-static-w2a2"
     assert dataclasses.replace(octav, **STATIC).name == "digits-residual-octav-octav-ste-mad-static-w2a2"
+    vsquant = dataclasses.replace(QUICK, weights="vsquant", activations="vsquant", **DYNAMIC)
+    assert vsquant.name == "digits-residual-vsquant-vsquant-v8-m5-dynamic-w2a2"
 
 
 def test_alpha_has_its_own_lambda():
