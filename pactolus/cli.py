@@ -549,11 +549,15 @@ def export(
         ),
     ] = None,
     bits: Annotated[int, typer.Option(help="Of weights and activations, with --calibrate.")] = 8,
+    product_shift: Annotated[
+        int, typer.Option(help="Bits by which the products of VS-Quant's scales are rounded; 0 loses nothing.")
+    ] = 0,
     data_dir: DataDir = None,
 ) -> None:
     """Turn a checkpoint into an integer network and its golden vectors, and report on every layer.
 
-    Exit status 1: integer codes differ from the model's own forward in float64 (narrow widths can make them).
+    Exit status 1: integer codes differ from the model's own forward in float64 (narrow widths can make them, and so
+    can rounded scale products).
     """
     from golden.requantize import INT64
     from hw.config import preset
@@ -581,7 +585,14 @@ def export(
     folder = output or BUILD / "vectors" / name
     limits = INT64 if config is None else preset(config).widths
     result = export_checkpoint(
-        checkpoint, folder, frames=frames, limits=limits, name=name, prepare=prepare, directory=data_dir
+        checkpoint,
+        folder,
+        frames=frames,
+        limits=limits,
+        product_shift=product_shift,
+        name=name,
+        prepare=prepare,
+        directory=data_dir,
     )
     console = Console()
     console.print(result.report.table())

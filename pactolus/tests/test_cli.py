@@ -244,6 +244,21 @@ def test_export_into_narrow_widths_says_what_differs(tmp_path, monkeypatch):
     assert re.search(r"^[1-9]\d* codes differ from the model's forward in float64\.$", result.stdout, re.MULTILINE)
 
 
+def test_export_rounds_the_products_of_scales(tmp_path):
+    from golden import vectors
+    from golden.network import Conv2d
+    from sw.train import TrainConfig, save_checkpoint, train
+
+    config = TrainConfig(network="digits-plain", weight_bits=2, activation_bits=2, edge_bits=4, weights="vsquant",
+                         activations="vsquant", width=0.5, epochs=1)
+    save_checkpoint(train(config), tmp_path / "c.safetensors")
+    done = pactolus("export", "c.safetensors", "-o", "v", "--product-shift", 3, cwd=tmp_path, status=1)
+    assert "codes differ from the model's forward in float64." in done.stdout
+    network, _ = vectors.read(tmp_path / "v")
+    shifts = {op.name: op.product_shift for op in network.operations if isinstance(op, Conv2d)}
+    assert shifts == {"conv1": 0, "conv2": 3, "conv3": 3, "linear": 0}
+
+
 def test_fuzz():
     done = pactolus("fuzz", "--count", 2, "--seed", 40)
     assert done.stdout == "2 of 2 random networks passed (tiny, verilator; seeds from 40).\n"

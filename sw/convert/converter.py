@@ -57,7 +57,8 @@ def quantize(model: nn.Module, sample: torch.Tensor | Sequence[int], precision: 
     * residual sums (``+``, ``torch.add``, in place or not) of two branches. If neither is quantized, the shorter one, a
       projection shortcut, gets a signed quantizer;
     * max pools, also between a layer and its activation;
-    * global average pools: ``AdaptiveAvgPool2d(1)``, a mean over the map, an average pool as large as the map;
+    * global average pools: ``AdaptiveAvgPool2d(1)``, a mean over the map, an average pool as large as the map; an
+      ``AdaptiveAvgPool2d`` to the size that the map has vanishes;
     * ``flatten``, and ``view``, ``reshape`` and ``squeeze`` that do the same; dropout; ``Identity``, which vanishes.
 
     The first and the last layer, the last layer's input, the network's input and what projection shortcuts give have

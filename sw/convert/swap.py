@@ -462,6 +462,10 @@ class Swap:
 
     def _adaptive_average(self, node: fx.Node, module: nn.AdaptiveAvgPool2d | None) -> None:
         size = self._options(node, module, {"output_size": None})["output_size"]
+        shape = self._shape(node)
+        if shape == self._shape(self._source(node)) and tuple(shape[2:]) != (1, 1):
+            self._drop(node)
+            return
         if pair(size) != (1, 1):
             self._refuse(self.labels[node.name], f"must average the whole map, not to {size!r}")
             return

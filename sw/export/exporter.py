@@ -101,7 +101,7 @@ def export(model: nn.Module, sample: torch.Tensor, *, name: str = "network", lim
 
 
 def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits: Widths = INT64,
-                      directory: Path | None = None, name: str | None = None,
+                      product_shift: int = 0, directory: Path | None = None, name: str | None = None,
                       prepare: Callable[[nn.Module, Split], nn.Module] | None = None) -> Export:
     """Export a checkpoint of a reference network and write its golden vectors.
 
@@ -114,6 +114,7 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits
     frames : :class:`int`
         At least 1.
     limits : :class:`golden.requantize.Widths`
+    product_shift : :class:`int`
         See :func:`export`.
     directory : path or ``None``
         Of the data's files, see :func:`sw.data.load`.
@@ -134,7 +135,7 @@ def export_checkpoint(checkpoint: Path, folder: Path, *, frames: int = 2, limits
         raise ValueError(f"Frames must be between 1 and {len(test)}, not {frames!r}")
     if prepare is not None:
         model = prepare(model, dataset.train)
-    result = export(model, test.images, name=name or config.name, limits=limits)
+    result = export(model, test.images, name=name or config.name, limits=limits, product_shift=product_shift)
     vectors.write(folder, result.network, result.encode(test.images[:frames]), seed=config.seed)
     return result
 

@@ -281,6 +281,15 @@ def test_dorefa_is_taken_where_batch_norm_can_make_up_for_its_scale():
         assert (model(sample) - net(sample)).abs().max() < 0.1 * net(sample).std()
 
 
+def test_an_average_to_the_size_that_is_there_vanishes():
+    expected, found = (nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2), between, nn.Flatten(),
+                                     nn.Linear(100, 3)).eval() for between in (nn.Identity(), nn.AdaptiveAvgPool2d(5)))
+    found.load_state_dict(expected.state_dict())
+    model, other = (calibrated(quantize(m, SHAPE, EIGHT), images()) for m in (found, expected))
+    assert model(images()).equal(other(images()))
+    assert all(layer.float64_differences == 0 for layer in export(model, images()).report.layers)
+
+
 def test_the_mode_and_the_dropout_stay():
     net = FLOAT["Functional"]().train()
     model = quantize(net, SHAPE, EIGHT)
