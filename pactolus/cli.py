@@ -327,6 +327,45 @@ def synth(
 
 
 @app.command()
+def prove(
+    bits: Annotated[str, typer.Option(help="Digit widths, separated by commas.")] = "1,2,4,8,16",
+    lanes: Annotated[int | None, typer.Option(help="One size per width; small ones and the report's if none.")] = None,
+    rows: Annotated[int | None, typer.Option(help="By digit width if not given.")] = None,
+    form: Annotated[str, typer.Option(help="Forms of the dot product, separated by commas.")] = "and,nand,pairs",
+    pipeline: Annotated[int | None, typer.Option(help="Pipeline registers; by digit width if not given.")] = None,
+    carry_save: Annotated[bool, typer.Option("--carry-save", help="Accumulators in carry-save form.")] = False,
+    pdk: Annotated[str, typer.Option(help="Technology of cells or gates.")] = "mini",
+    liberty: Annotated[
+        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
+    ] = None,
+    clock_ns: Annotated[float | None, typer.Option(help="Clock target in ns; the technology's if not given.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file.")] = None,
+) -> None:
+    """Prove arrays and their mapped netlists equal to the plain sum of products; see docs/datapath.md for how.
+
+    Exit status 1: something is not proven.
+    """
+    from hw.synth.equivalence import run as proofs
+
+    proofs.run(
+        proofs.subjects(
+            [_width(text) for text in bits.split(",")],
+            lanes=lanes,
+            rows=rows,
+            forms=form.split(","),
+            pipeline=pipeline,
+            carry_save=carry_save,
+        ),
+        pdk=pdk,
+        liberty=liberty,
+        clock_ns=clock_ns,
+        build=BUILD / "synth",
+        path=output or BUILD / "reports" / f"proofs-{pdk}.csv",
+        command=_command(),
+    )
+
+
+@app.command()
 def train(
     networks: Annotated[
         list[str] | None,

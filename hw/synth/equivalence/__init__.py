@@ -1,0 +1,1 @@
+"""Proofs that an array and its mapped netlist are the plain sum of products."""

@@ -1,0 +1,219 @@
+"""The proofs of many arrays, as a table and a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from hw.config import checked_digit_bits
+from hw.dot_product import Form, checked_form, checked_pipeline
+from hw.mac_array import MacArray
+from hw.synth import netlist
+from hw.synth.equivalence.circuit import DesignError, read_mapped, read_rtl
+from hw.synth.equivalence.proof import ProofError, Shape, Step, prove
+from hw.synth.flow import synthesize
+from hw.synth.technology import Kind, Target, resolve
+from hw.verilog import generate
+
+__all__ = ["REPORTED", "SMALL", "Subject", "run", "subjects"]
+
+TOP = "mac_array"
+
+REPORTED = {1: (128, 16), 2: (64, 16), 4: (32, 16), 8: (16, 8), 16: (8, 8)}
+"""Lanes and rows of the arrays in the area report, by digit width."""
+
+SMALL = {1: ((10, 2), (16, 1)), 2: ((5, 2),), 4: ((2, 2),), 8: ((1, 2),), 16: ()}
+"""Lanes and rows of arrays small enough for the methods that take a row's product as a whole, by digit width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """An array to be proven; parameters as of :class:`hw.mac_array.MacArray`, ``pipeline`` resolved."""
+
+    digit_bits: int
+    lanes: int
+    rows: int
+    acc_bits: int
+    form: Form
+    pipeline: int
+    carry_save: bool
+
+    def array(self) -> MacArray:
+        """The component."""
+        return MacArray(**asdict(self))
+
+    @property
+    def title(self) -> str:
+        """What progress calls it."""
+        return f"d={self.digit_bits} {self.lanes}×{self.rows} {self.form}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: what was proven of which array."""
+
+    pdk: str
+    digit_bits: int
+    lanes: int
+    rows: int
+    acc_bits: int
+    form: str
+    pipeline: int
+    carry_save: bool
+    method: str
+    proven: str
+    count: int
+    unit: str
+    seconds: float
+
+
+def subjects(
+    digit_bits: Iterable[int],
+    *,
+    lanes: int | None = None,
+    rows: int | None = None,
+    forms: Iterable[Form | str] = tuple(Form),
+    pipeline: int | None = None,
+    carry_save: bool = False,
+) -> list[Subject]:
+    """What to prove: per digit width and form the small arrays and the reported one, or the one of ``lanes``."""
+    found = []
+    for d in map(checked_digit_bits, digit_bits):
+        sizes = [*SMALL[d], REPORTED[d]] if lanes is None else [(lanes, REPORTED[d][1])]
+        found += [
+            Subject(
+                digit_bits=d,
+                lanes=size[0],
+                rows=size[1] if rows is None else rows,
+                acc_bits=2 * d + 12,
+                form=checked_form(form, d),
+                pipeline=checked_pipeline(pipeline, d),
+                carry_save=carry_save,
+            )
+            for form in forms
+            for size in sizes
+        ]
+    return found
+
+
+def _steps(subject: Subject, target: Target, build: Path, clock_ns: float | None, progress: Progress) -> list[Step]:
+    task = progress.add_task(f"{subject.title}: synthesis", total=None)
+    try:
+        array = subject.array()
+        shape = Shape.of(array)
+        verilog = generate(array, name=TOP)
+        mapped = synthesize(verilog, TOP, target, build=build, clock_ns=clock_ns)
+        rtl = read_rtl(verilog, TOP)
+        design = read_mapped(netlist.read(mapped.json, TOP), target.library, rtl)
+
+        def done(step: Step) -> None:
+            progress.update(task, description=f"{subject.title}: after {step.method}, {step.seconds:.1f} s")
+
+        progress.update(task, description=f"{subject.title}: proofs")
+        return prove(rtl, design, shape, done=done)
+    except (DesignError, ProofError) as error:
+        raise ProofError(f"Array {subject.title} on {target.name} is not proven: {error}") from None
+    finally:
+        progress.remove_task(task)
+
+
+def run(
+    chosen: Sequence[Subject],
+    *,
+    pdk: str = "mini",
+    liberty: Path | None = None,
+    clock_ns: float | None = None,
+    build: Path = Path("build/synth"),
+    path: Path,
+    command: str,
+    console: Console | None = None,
+) -> list[Row]:
+    """Prove each array, print the table and write it to a CSV file, below the command that made it.
+
+    The file has what is proven so far if one of them fails.
+
+    Raises
+    ------
+    :class:`~hw.synth.equivalence.proof.ProofError`
+        One of them is not proven.
+    :class:`ValueError`
+        An unknown technology, an unfit Liberty, or an FPGA.
+    :class:`~hw.synth.flow.SynthesisError`
+        Yosys failed.
+    """
+    console = console or Console()
+    target = resolve(pdk, liberty)
+    if target.technology.kind is Kind.FPGA:
+        raise ValueError(f"Proofs need a technology of cells or gates, not {target.name!r}")
+    rows: list[Row] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            total = progress.add_task(f"Proofs on {target.name}", total=len(chosen))
+            for subject in chosen:
+                rows += [
+                    Row(pdk=target.name, **asdict(subject), **asdict(step))
+                    for step in _steps(subject, target, build, clock_ns, progress)
+                ]
+                progress.advance(total)
+    finally:
+        _write(rows, path, command)
+        if rows:
+            _print(rows, target, console)
+    console.print(f"Written to {path}.", highlight=False, soft_wrap=True)
+    return rows
+
+
+def _write(rows: Sequence[Row], path: Path, command: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write(f"# {command}\n")
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(asdict(row) | {"carry_save": int(row.carry_save), "seconds": f"{row.seconds:.2f}"})
+
+
+def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
+    """One line an array, a column a method: how much it took in and in which time. 80 columns are enough."""
+    methods = {
+        ("telescoping", "Verilog"): "Verilog",
+        ("SAT", "netlist"): "cuts",
+        ("telescoping", "netlist"): "cells",
+        ("exhaustive", "netlist"): "all inputs",
+        ("whole SAT", "netlist"): "whole SAT",
+    }
+    table = Table(
+        title=f"Proven: {target.technology.title}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("d", "size", "form", *methods.values()):
+        table.add_column(name, justify="left" if name == "form" else "right", no_wrap=True)
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        line = lines.setdefault((str(row.digit_bits), f"{row.lanes}×{row.rows}", row.form), {})
+        power = row.count.bit_length() - 1
+        count = f"2^{power}" if row.count == 1 << power and power > 9 else str(row.count)
+        line[methods[row.method, row.proven.split()[0].rstrip(":")]] = f"{count} {row.seconds:.1f}s"
+    for key, line in lines.items():
+        table.add_row(*key, *(line.get(name, "") for name in methods.values()))
+    console.print(table)
+    console.print(
+        "Verilog, cells: adders passed by telescoping, from the accumulators to the input\n"
+        "ports, in the Verilog and in the netlist's adder cells. cuts: registers, outputs and\n"
+        "adders' inputs at which the netlist is the Verilog, by SAT. all inputs: digits of a\n"
+        "row, each tried. whole SAT: bits of a row against shift-and-add multipliers.",
+        soft_wrap=True,
+        highlight=False,
+    )
