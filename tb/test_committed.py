@@ -31,8 +31,7 @@ def run(*networks: str, config: str, simulator: str, frames: int | None, reports
     [
         ("tiny", 1, (8, 4, 3, 2)),
         ("small", 2, (8, 4, 3, 2)),
-        ("wide", 3, (2,)),
-        pytest.param("wide", 4, (8, 4, 3), marks=pytest.mark.slow),
+        pytest.param("wide", 3, (8, 4, 3, 2), marks=pytest.mark.slow),
         pytest.param("int8", 5, (8, 4, 3, 2), marks=pytest.mark.slow),
     ],
 )
