@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Adder", "Cell", "LibertyError", "Library", "Pin", "evaluate", "read_text"]
 
@@ -320,8 +321,10 @@ class Library:
 _WORD = re.compile(r"\s*([A-Za-z_]\w*|[01!'&*|+^()])")
 
 
-def evaluate(function: str, values: Mapping[str, int]) -> int:
+def evaluate(function: str, values: Mapping[str, Any]) -> Any:
     """The value, 0 or 1, of a Liberty Boolean expression: ``! ' & * | + ^ ( )``, and side by side for *and*.
+
+    ``values`` may be anything else that has ``& | ^`` and can be subtracted from 1, arrays of bits say.
 
     Raises
     ------
@@ -341,7 +344,7 @@ def evaluate(function: str, values: Mapping[str, int]) -> int:
         position += 1
         return words[position - 1] if position <= len(words) else ""
 
-    def primary() -> int:
+    def primary() -> Any:
         word = take()
         if word == "!":
             return 1 - primary()
@@ -360,26 +363,26 @@ def evaluate(function: str, values: Mapping[str, int]) -> int:
             value = 1 - value
         return value
 
-    def exclusive() -> int:
+    def exclusive() -> Any:
         value = primary()
         while peek() == "^":
             take()
-            value ^= primary()
+            value = value ^ primary()
         return value
 
-    def conjunction() -> int:
+    def conjunction() -> Any:
         value = exclusive()
         while peek() not in ("", "|", "+", ")"):
             if peek() in ("&", "*"):
                 take()
-            value &= exclusive()
+            value = value & exclusive()
         return value
 
-    def disjunction() -> int:
+    def disjunction() -> Any:
         value = conjunction()
         while peek() in ("|", "+"):
             take()
-            value |= conjunction()
+            value = value | conjunction()
         return value
 
     result = disjunction()

@@ -10,10 +10,11 @@ import pytest
 from hw.mac_array import MacArray
 from hw.pact_unit import PactUnit
 from hw.synth import flow, timing
+from hw.synth.cells import cell_models
 from hw.synth.fanout import BRANCH, LEAF, buffer_trees
 from hw.synth.flow import SynthesisError, synthesize
 from hw.synth.technology import resolve
-from hw.tests.synth_support import LIBERTY, cell_models, full_liberty
+from hw.tests.synth_support import LIBERTY, full_liberty
 from hw.tests.tools import tool
 from hw.verilog import generate
 
