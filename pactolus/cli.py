@@ -714,6 +714,60 @@ def area(
     )
 
 
+@report_app.command("energy")
+def report_energy(
+    pdk: Annotated[str, typer.Option(help="Technology with standard cells.")] = "nangate45",
+    liberty: Annotated[
+        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) with internal power.")
+    ] = None,
+    digit_bits: Annotated[
+        str, typer.Option("--bits", help="Digit widths of the area report's arrays; none if empty.")
+    ] = "1,2,4,8,16",
+    rows: Annotated[int | None, typer.Option(help="Rows of those arrays; 16, 8 for wide digits, if not given.")] = None,
+    lanes: Annotated[int | None, typer.Option(help="Lanes of those arrays; by digit width if not given.")] = None,
+    beats: Annotated[int, typer.Option(help="Cycles with drawn operands.")] = 256,
+    config: Annotated[str, typer.Option(help="Preset whose array computes layers; none if empty.")] = "small",
+    layers: Annotated[
+        list[str] | None, typer.Option("--layer", metavar="NETWORK:LAYER", help="Committed network and layer.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Of each layer.")] = 1,
+    clock_ns: Annotated[float | None, typer.Option(help="Clock period in ns; the technology's if not given.")] = None,
+    slew_ns: Annotated[float | None, typer.Option(help="Slew of all inputs in ns; an adder's if not given.")] = None,
+    simulator: Annotated[Simulator, typer.Option(help="Who runs the netlists; Verilator compiles for minutes.")] = (
+        Simulator.ICARUS
+    ),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file; the plots are beside it.")] = None,
+) -> None:
+    """Energy per product by digit width, operands and part: gate-level activity with the Liberty's power.
+
+    The netlists are simulated with random operands, those of trained layers, zeros and none; every accumulator is
+    compared with golden.
+    """
+    from pactolus import energy_report
+
+    chosen = [tuple(layer.split(":")) for layer in layers or ()]
+    for layer in chosen:
+        if len(layer) != 2:
+            raise ValueError(f"Layer must be NETWORK:LAYER, not {':'.join(layer)!r}")
+    energy_report.run(
+        pdk=pdk,
+        liberty=liberty,
+        digit_bits=[_width(text) for text in digit_bits.split(",") if text],
+        rows=rows,
+        lanes=lanes,
+        beats=beats,
+        config=config or None,
+        layers=[(network, layer) for network, layer in chosen] or energy_report.LAYERS,
+        frames=frames,
+        clock_ns=clock_ns,
+        slew_ns=slew_ns,
+        simulator=simulator.value,
+        build=BUILD / "synth",
+        output=output or BUILD / "reports" / f"energy-{pdk}.csv",
+        command=_command(),
+    )
+
+
 @report_app.command()
 def solver(
     channels: Annotated[int, typer.Option(min=0, help="Channels without a residual operand.")] = 10_000,

@@ -68,11 +68,16 @@ class Strobe:
         The design and its stream member: ``<name>__valid`` and ``<name>__payload``.
     random : :class:`random.Random`
         Where payloads between items come from.
+    hold : :class:`bool`
+        Between items the payload stays as it was instead; before the first one it is 0.
     """
 
-    def __init__(self, dut: Any, name: str, *, random: Random) -> None:
+    def __init__(self, dut: Any, name: str, *, random: Random, hold: bool = False) -> None:
         self.valid, self.payload = dut[f"{name}__valid"], dut[f"{name}__payload"]
         self.random = random
+        self.hold = hold
+        if hold:
+            self.payload.value = 0
         self.width = len(self.payload)
         self.unknown = LogicArray("X" * self.width) if "icarus" in cocotb.SIM_NAME.lower() else None
         self.offering = True
@@ -82,7 +87,7 @@ class Strobe:
         """Drive an item, or nothing, for the coming cycle."""
         if item is not None:
             self.payload.value = item
-        elif self.offering:
+        elif self.offering and not self.hold:
             self.payload.value = self.random.getrandbits(self.width) if self.unknown is None else self.unknown
         if (item is not None) != self.offering:
             self.offering = item is not None

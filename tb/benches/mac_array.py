@@ -131,10 +131,12 @@ def plan(
     return [cycles.get(number, Cycle()) for number in range(max(cycles) + 4)]
 
 
-async def play(dut: Any, steps: list[Cycle], config: AcceleratorConfig, random: Random) -> None:
-    """Drive and check every cycle."""
+async def play(
+    dut: Any, steps: list[Cycle], config: AcceleratorConfig, random: Random, *, hold: bool = False
+) -> None:
+    """Drive and check every cycle; ``hold`` keeps the payload between beats instead of driving something unknown."""
     edge = RisingEdge(dut.clk)
-    strobe = Strobe(dut, "i", random=random)
+    strobe = Strobe(dut, "i", random=random, hold=hold)
     mask = (1 << config.acc_bits) - 1
     capture = advance = False
     dut.capture.value = 0
