@@ -768,6 +768,36 @@ def report_energy(
     )
 
 
+@report_app.command("vector-scales")
+def vector_scales(
+    pdk: Annotated[str, typer.Option(help="Technology with standard cells.")] = "mini",
+    liberty: Annotated[
+        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the arrays.")] = 8,
+    scale_bits: Annotated[
+        list[int] | None, typer.Option(min=1, max=16, help="Width of both scales; several are possible.")
+    ] = None,
+    clock_ns: Annotated[float | None, typer.Option(help="Clock target in ns; the technology's if not given.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Yosys processes at a time.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file; the plots go beside it.")] = None,
+) -> None:
+    """Area and delay of the array with two-level scales (VS-Quant) beside the plain one, at 4 and 8 bits."""
+    from hw.synth import vector_scales as study
+
+    study.run(
+        pdk=pdk,
+        liberty=liberty,
+        rows=rows,
+        scale_bits=scale_bits or study.SCALE_BITS,
+        clock_ns=clock_ns,
+        jobs=jobs,
+        build=BUILD / "synth",
+        path=output or BUILD / "reports" / f"vector-scales-{pdk}.csv",
+        command=_command(),
+    )
+
+
 @report_app.command()
 def solver(
     channels: Annotated[int, typer.Option(min=0, help="Channels without a residual operand.")] = 10_000,
