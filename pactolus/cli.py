@@ -774,7 +774,7 @@ def vector_scales(
     liberty: Annotated[
         Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of the arrays.")] = 8,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the arrays.")] = 2,
     scale_bits: Annotated[
         list[int] | None, typer.Option(min=1, max=16, help="Width of both scales; several are possible.")
     ] = None,

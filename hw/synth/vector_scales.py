@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from golden.network import MAX_CODE_BITS
+from hw.config import checked_integer
 from hw.mac_array import MacArray
 from hw.scaled_array import ScaledArray
 from hw.scaled_row import product_bits
@@ -32,7 +34,7 @@ from hw.verilog import generate
 
 __all__ = ["FORMS", "SCALE_BITS", "SHAPES", "Row", "draw", "run"]
 
-SHAPES = ((4, 16), (4, 32), (8, 16), (8, 32))
+SHAPES = ((4, 16), (8, 16), (4, 32), (8, 32))
 """Bits of weights and activations, and lanes."""
 
 SCALE_BITS = tuple(range(4, 11))
@@ -112,7 +114,11 @@ class _Subject:
     scale_bits: int = 0
 
     @property
-    def _scales(self) -> dict[str, int]:
+    def shape(self) -> tuple[int, int]:
+        return self.digit_bits, self.lanes
+
+    @property
+    def _scales(self) -> dict[str, Any]:
         """The parameters of the scales."""
         static = self.form == "static"
         return {
@@ -210,7 +216,7 @@ def run(
     liberty: Path | None = None,
     shapes: Iterable[tuple[int, int]] = SHAPES,
     scale_bits: Iterable[int] = SCALE_BITS,
-    rows: int = 8,
+    rows: int = 2,
     clock_ns: float | None = None,
     jobs: int | None = None,
     build: Path = Path("build/synth"),
@@ -246,12 +252,13 @@ def run(
     target = resolve(pdk, liberty)
     if target.library is None:
         raise ValueError(f"Technology must have standard cells for areas of vector scales, not {target.name!r}")
-    widths = list(scale_bits)
-    subjects = []
-    for bits, lanes in shapes:
-        subjects.append(_Subject(bits, lanes, rows))
-        if (bits, lanes) not in COMPARED:
-            subjects += [_Subject(bits, lanes, rows, form, width) for form in FORMS for width in widths]
+    widths = [checked_integer("Scale width", width, 1, MAX_CODE_BITS) for width in scale_bits]
+    chosen = list(shapes)
+    subjects = [_Subject(*shape, rows) for shape in chosen]
+    for form in FORMS:
+        subjects += [
+            _Subject(*shape, rows, form, width) for shape in chosen if shape not in COMPARED for width in widths
+        ]
     no_delay = timing.unavailable(target)
     found: dict[_Subject, Row] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -268,7 +275,7 @@ def run(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    results = _compared([found[subject] for subject in subjects])
+    results = _compared([found[subject] for subject in sorted(subjects, key=lambda s: chosen.index(s.shape))])
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -364,7 +371,7 @@ def draw(rows: Sequence[Row], target: Target, stem: Path) -> tuple[Path, ...]:
         right.annotate("37 %: Dai et al., abstract", (0.02, PAPER_SAVING), xycoords=("axes fraction", "data"),
                        xytext=(0, -4), textcoords="offset points", va="top", color="#5d6a76")  # fmt: skip
         left.set_ylim(bottom=0)
-        right.set_ylim(0, 100)
+        right.set_ylim(0, 80)
         left.set_ylabel("% more area than the row without scales")
         right.set_ylabel("% less area than the array of 8 bits without scales")
         left.set_title("What scales cost in a row")

@@ -195,15 +195,15 @@ SHAPES = {
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("4/4 full", {"pipeline": 0, "triple": "none"}),
+        pytest.param("4/4 full", {"pipeline": 0, "triple": "none"}, marks=pytest.mark.slow),
         ("4/4 full", {"pipeline": 1, "triple": "made", "odd_grid": True}),
         ("4/4 rounded", {"pipeline": 0, "triple": "stored", "odd_grid": True}),
         ("4/4 rounded", {"pipeline": 2}),
         ("4/4 static", {"pipeline": 0, "odd_grid": True}),
-        ("4/4 static", {"pipeline": 1, "triple": "stored"}),
+        pytest.param("4/4 static", {"pipeline": 1, "triple": "stored"}, marks=pytest.mark.slow),
         ("8/8 rounded", {"odd_grid": True}),
         ("1/1", {"odd_grid": True}),
-        ("one lane", {}),
+        pytest.param("one lane", {}, marks=pytest.mark.slow),
         ("one lane", {"odd_grid": True}),
     ],
 )
