@@ -689,8 +689,52 @@ def _range(text: str) -> tuple[int, int]:
     return low, high
 
 
+Liberties = Annotated[
+    list[Path] | None,
+    typer.Option("--liberty", help="Liberty file, or folder of them; may be given several times."),
+]
+
+
 @report_app.command()
 def area(
+    technologies: Annotated[
+        str | None,
+        typer.Option("--technology", help="Names; mini, those of the Liberty files and the FPGAs if none."),
+    ] = None,
+    liberties: Liberties = None,
+    digit_bits: Annotated[str, typer.Option(help="Digit widths of the arrays.")] = "1,2,4,8,16",
+    series: Annotated[
+        str | None, typer.Option(help="best, and, nand, pairs, wide, plain, booth, mac, ...; by technology if none.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows of the arrays; by digit width if not given.")] = None,
+    lanes: Annotated[int | None, typer.Option(help="Lanes of the arrays; by digit width if not given.")] = None,
+    route: Annotated[bool, typer.Option(help="Place and route on FPGAs, where nextpnr is there.")] = True,
+    jobs: Annotated[int | None, typer.Option(help="Yosys processes at once; one per core if not given.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")] = BUILD / "reports",
+) -> None:
+    """Area per MAC of every technology and width by part, beside its floor, plain HDL and single MACs; with delays.
+
+    One CSV file per technology and three plots. Stopped in whatever way, the same command goes on from there.
+    """
+    from hw.synth import area as report
+
+    report.run(
+        liberties=liberties or (),
+        technologies=technologies.split(",") if technologies else None,
+        digit_bits=[_width(text) for text in digit_bits.split(",")],
+        chosen=series.split(",") if series else None,
+        rows=rows,
+        lanes=lanes,
+        routed=route,
+        processes=jobs,
+        build=BUILD / "synth",
+        reports=output,
+        command=_command(),
+    )
+
+
+@report_app.command()
+def accelerators(
     configs: Annotated[list[str] | None, typer.Argument(help="Presets; all if none.")] = None,
     pdk: Annotated[str, typer.Option(help="Technology with standard cells.")] = "mini",
     liberty: Annotated[

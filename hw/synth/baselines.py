@@ -65,18 +65,18 @@ class PlainArray(MacArray):
         return PlainRow(**parameters)
 
 
+# Ports are declared without a sign: OpenSTA reads no other.
 def mac(bits: int, accumulator_bits: int) -> str:
     """Verilog of one multiply-accumulate unit, signed weight by unsigned activation, with enable and reset."""
     return f"""\
 module mac(
   input clk, rst, enable,
-  input signed [{bits - 1}:0] w,
-  input [{bits - 1}:0] x,
-  output reg signed [{accumulator_bits - 1}:0] acc
+  input [{bits - 1}:0] w, x,
+  output reg [{accumulator_bits - 1}:0] acc
 );
   always @(posedge clk)
     if (rst) acc <= 0;
-    else if (enable) acc <= acc + w * $signed({{1'b0, x}});
+    else if (enable) acc <= $signed(acc) + $signed(w) * $signed({{1'b0, x}});
 endmodule
 """
 
@@ -86,11 +86,11 @@ def signed_mac(bits: int, accumulator_bits: int) -> str:
     return f"""\
 module signed_mac(
   input clk, rst,
-  input signed [{bits - 1}:0] a, b,
-  output reg signed [{accumulator_bits - 1}:0] acc
+  input [{bits - 1}:0] a, b,
+  output reg [{accumulator_bits - 1}:0] acc
 );
   always @(posedge clk)
     if (rst) acc <= 0;
-    else acc <= acc + a * b;
+    else acc <= $signed(acc) + $signed(a) * $signed(b);
 endmodule
 """

@@ -15,8 +15,9 @@ BODY = ("products", "tree", "accumulator", "pipeline", "activation_register", "d
 
 * ``products``: gates between digits and compressor tree; without adder cells the tree as well.
 * ``tree``: the adders that add the products up, and the gates among them.
-* ``accumulator``: registers, Horner multiplexers, the adders that take the addend in, carry-propagate adders.
-* ``pipeline``: the register between tree and accumulator.
+* ``accumulator``: registers, Horner multiplexers, the adders that take the addend in, carry-propagate adders, the one
+  behind the drain of carry-save accumulators included.
+* ``pipeline``: the registers in the tree, or between tree and accumulator.
 * ``activation_register``: flip-flops of the activations and of the sums that the rows share.
 * ``distribution``: what makes those sums, gates in front of these registers, and buffers behind them.
 * ``control``: the flags' registers and what makes them.
@@ -26,7 +27,7 @@ PARTS = (*BODY, *APART)
 """All parts: those of the body, then the modules of :data:`hw.synth.flow.APART`."""
 
 # Where a signal comes from: ports of the activations, other ports, registers, adder cells of the trees.
-DIGIT, PORT, ACTIVATION, WEIGHT, ROW, FLAG, TREE = (1 << bit for bit in range(7))
+DIGIT, PORT, ACTIVATION, WEIGHT, PIPELINE, ROW, FLAG, TREE = (1 << bit for bit in range(8))
 
 
 class _Array:
@@ -51,7 +52,7 @@ class _Array:
                 self.sources |= {net: DIGIT if net in digits else PORT for net in nets}
         for name, part in self.apart.items():
             for net in flat.cells[name].outputs.values():
-                self.sources[net] = WEIGHT if part == "weight_register" else FLAG
+                self.sources[net] = {"weight_register": WEIGHT, "drain": ROW}.get(part, FLAG)
         self.register_parts = self._register_parts()
 
     def _ordered(self, logic: list[FlatCell]) -> list[FlatCell]:
@@ -94,27 +95,27 @@ class _Array:
         """The parts of the registers, which what comes into them tells; sets their ``sources``."""
         for cell in self.registers:
             self.sources |= dict.fromkeys(cell.outputs.values(), 0)
+        drained = self.behind([name for name, part in self.apart.items() if part == "drain"], lambda cell: True)
+        kinds: dict[str, int] = {}
         while True:
             found = self.reach()
-            changed = False
-            masks = {}
+            before = dict(kinds)
             for cell in self.registers:
                 mask = 0
                 for net in cell.inputs.values():
                     mask |= found.get(net, 0)
-                masks[cell.name] = mask
-                kind = ROW if mask & (WEIGHT | ROW) else ACTIVATION if mask & (DIGIT | ACTIVATION) else FLAG
-                for net in cell.outputs.values():
-                    changed |= self.sources[net] != kind
-                    self.sources[net] = kind
-            if not changed:
+                kind = ROW if mask & (WEIGHT | PIPELINE | ROW) else ACTIVATION if mask & (DIGIT | ACTIVATION) else FLAG
+                # An accumulator is drained or comes back to itself; other registers of rows are the pipeline's.
+                comes_back = mask & ROW or before.get(cell.name) not in (ROW, PIPELINE)
+                if kind == ROW and not comes_back and not drained.intersection(cell.outputs.values()):
+                    kind = PIPELINE
+                kinds[cell.name] = kind
+            for cell in self.registers:
+                self.sources |= dict.fromkeys(cell.outputs.values(), kinds[cell.name])
+            if kinds == before:
                 break
-        parts = {}
-        for cell in self.registers:
-            kind = next((self.sources[net] for net in cell.outputs.values()), FLAG)
-            row = "accumulator" if masks[cell.name] & ROW else "pipeline"
-            parts[cell.name] = {ROW: row, ACTIVATION: "activation_register", FLAG: "control"}[kind]
-        return parts
+        parts = {ROW: "accumulator", PIPELINE: "pipeline", ACTIVATION: "activation_register", FLAG: "control"}
+        return {name: parts[kind] for name, kind in kinds.items()}
 
     def behind(self, targets: Collection[str], through: Callable[[FlatCell], bool]) -> set[int | str]:
         """The nets that lead into the cells ``targets``, directly or through others."""
@@ -174,14 +175,14 @@ def array_parts(
             every |= through_all.get(net, 0)
             near |= through_gates.get(net, 0)
         outputs = set(cell.outputs.values())
-        if not every & (ACTIVATION | WEIGHT | ROW):
+        if not every & (ACTIVATION | WEIGHT | PIPELINE | ROW):
             part = "accumulator" if outputs & into_rows else "control"
             part = "distribution" if outputs & into_activations else part
-        elif not every & (WEIGHT | ROW):
+        elif not every & (WEIGHT | PIPELINE | ROW):
             part = "distribution"
         elif near & ROW:
             part = "accumulator"
-        elif not every & ROW:
+        elif not every & (PIPELINE | ROW):
             part = "tree" if cell.kind in adders or near & TREE else "products"
         else:
             part = "tree" if cell.kind in adders or outputs & into_tree else "accumulator"

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hw.synth.liberty import Library
 from hw.synth.row import Row
-from hw.synth.technology import Kind, Target
+from hw.synth.technology import Kind, Target, bit_product_area
 
-__all__ = ["FORMS", "Form", "area"]
+__all__ = ["ARRAY", "FAINT", "FORMS", "INK", "STYLE", "Form", "area", "number", "ticks", "values"]
 
 INK = "#1b2a38"
 FAINT = "#8a97a3"
@@ -50,15 +49,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def _floor(library: Library | None) -> float | None:
-    """The area of an AND gate and a full adder, which is what one bit of a product costs at least."""
-    if library is None or library.full_adder is None:
-        return None
-    gate = library.smallest(2, 0b1000)
-    return library.cells[library.full_adder.cell].area + gate.area if gate else None
-
-
-def _ticks(axis: Any, values: Sequence[int]) -> None:
+def ticks(axis: Any, values: Sequence[int]) -> None:
     """The given numbers, and no others, as marks of a logarithmic axis."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
@@ -67,19 +58,19 @@ def _ticks(axis: Any, values: Sequence[int]) -> None:
     axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits, thin spaces between thousands, never an exponent."""
     if value < 100:
         return f"{value:.3g}"
     return f"{float(f'{value:.3g}'):,.0f}".replace(",", "\N{THIN SPACE}")
 
 
-def _values(axis: Any, subdivisions: Sequence[float]) -> None:
+def values(axis: Any, subdivisions: Sequence[float]) -> None:
     """Plain numbers as marks of a logarithmic axis."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=subdivisions))
-    axis.set_major_formatter(lambda value, _: _number(value))
+    axis.set_major_formatter(lambda value, _: number(value))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -116,7 +107,8 @@ def area(rows: Sequence[Row], target: Target, stem: Path) -> tuple[Path, ...]:
             axis.grid(True, which="major", color="#e4e8ec", linewidth=0.8)
             axis.set_axisbelow(True)
             if name == "arrays":
-                _draw_arrays(axis, arrays, _floor(target.library), unit)
+                floor = bit_product_area(target.library) if target.library else None
+                _draw_arrays(axis, arrays, floor, unit)
             else:
                 _draw_units(axis, forms, unit)
         figure.suptitle(f"Area per bit width: {target.technology.title}", x=0.012, ha="left", fontsize=12)
@@ -145,9 +137,9 @@ def _draw_arrays(axis: Any, rows: Sequence[Row], floor: float | None, unit: str)
         )
     axis.plot(widths, costs, color=ARRAY, marker="o", markersize=6, linewidth=1.8, zorder=3)
     for row, cost in zip(rows, costs):
-        ratio = f"\n{_number(row.ratio_to_16)}× denser" if row.ratio_to_16 and row.digit_bits != 16 else ""
+        ratio = f"\n{number(row.ratio_to_16)}× denser" if row.ratio_to_16 and row.digit_bits != 16 else ""
         axis.annotate(
-            _number(cost) + ratio,
+            number(cost) + ratio,
             (row.digit_bits, cost),
             xytext=(-7, 5),
             textcoords="offset points",
@@ -156,19 +148,19 @@ def _draw_arrays(axis: Any, rows: Sequence[Row], floor: float | None, unit: str)
             linespacing=1.25,
             fontsize=8.5,
         )
-    _ticks(axis.xaxis, widths)
-    _values(axis.yaxis, (1.0,))
+    ticks(axis.xaxis, widths)
+    values(axis.yaxis, (1.0,))
     axis.set_xlim(min(widths) / 2.3, max(widths) * 1.35)
     low = min([*costs, *([floor * min(widths) ** 2] if floor is not None else [])])
     axis.set_ylim(low / 1.8, max(costs) * 2.6)
     axis.set_xlabel("digit width d (bits); × denser: than d = 16")
-    axis.set_ylabel(f"{unit} per d×d MAC, weight registers apart")
+    axis.set_ylabel(f"{unit} per d×d MAC, weight registers, ones row, drain apart")
     first = rows[0]
     lanes = {(row.lanes or 0) * (row.digit_bits or 0) for row in rows}
     word = f"{lanes.pop()}-bit activation word" if len(lanes) == 1 else f"{first.lanes} lanes"
     by_rule = all(row.accumulator_bits == 2 * (row.digit_bits or 0) + 12 for row in rows)
     rule = "2d + 12 bits" if by_rule else f"{first.accumulator_bits} bits"
-    axis.set_title(f"Array: {first.rows} rows, {word}, accumulators of {rule}", fontsize=9)
+    axis.set_title(f"Array: {word}, accumulators of {rule}", fontsize=9)
 
 
 def _draw_units(axis: Any, forms: dict[str, list[Row]], unit: str) -> None:
@@ -188,7 +180,7 @@ def _draw_units(axis: Any, forms: dict[str, list[Row]], unit: str) -> None:
         last = rows[-1]
         above = name != "pact_unit_fixed"
         axis.annotate(
-            _number(last.cost),
+            number(last.cost),
             (last.output_bits, last.cost),
             xytext=(0, 7 if above else -7),
             textcoords="offset points",
@@ -197,8 +189,8 @@ def _draw_units(axis: Any, forms: dict[str, list[Row]], unit: str) -> None:
             color=form.colour,
             fontsize=8.5,
         )
-    _ticks(axis.xaxis, widths)
-    _values(axis.yaxis, (1.0, 2.0, 5.0))
+    ticks(axis.xaxis, widths)
+    values(axis.yaxis, (1.0, 2.0, 5.0))
     costs = [row.cost for rows in forms.values() for row in rows]
     axis.set_xlim(min(widths) / 1.2, max(widths) * 1.25)
     axis.set_ylim(min(costs) / 1.5, max(costs) * 1.5)

@@ -1,23 +1,19 @@
-"""The area report: every component and width on one technology, as a table, a CSV file and a plot."""
+"""The quick area report: arrays and PACT units by width on one technology, as a table, a CSV file and a plot."""
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from hw.synth import plot, timing
 from hw.synth.components import DIGIT_WIDTHS, KINDS, OUTPUT_WIDTHS, Subject, arrays, units
-from hw.synth.flow import synthesize
-from hw.synth.row import Row
+from hw.synth.row import Row, write_csv
+from hw.synth.sweep import Job, sweep, with_ratios
 from hw.synth.technology import Kind, Target, resolve
 
 __all__ = ["Report", "run"]
@@ -31,44 +27,6 @@ class Report:
     rows: tuple[Row, ...]
     csv: Path
     plots: tuple[Path, ...]
-
-
-def _row(subject: Subject, target: Target, build: Path, clock_ns: float | None, with_delay: bool) -> Row:
-    netlist = synthesize(subject.verilog(), subject.component, target, build=build, clock_ns=clock_ns)
-    delay = timing.analyze(netlist, target, build=build).delay_ns if with_delay else None
-    area = None if netlist.area is None else round(netlist.area, 3)
-    is_array = subject.macs is not None
-    return Row(
-        component=subject.component,
-        digit_bits=subject.digit_bits,
-        output_bits=subject.output_bits,
-        rows=subject.rows,
-        lanes=subject.lanes,
-        accumulator_bits=subject.accumulator_bits,
-        area_um2=area,
-        area_per_mac_um2=round(area / subject.macs, 3) if subject.macs and area is not None else None,
-        **{
-            f"{name}_um2": round(part.area, 3)
-            for name, part in netlist.apart.items()
-            if is_array and part.area is not None
-        },
-        delay_ns=delay,
-        clock_ns=(clock_ns or target.technology.clock_ns) if target.library else None,
-        cells=sum(netlist.cells.values()),
-        ffs=netlist.ffs,
-        luts=netlist.luts,
-        full_adders=netlist.full_adders,
-        half_adders=netlist.half_adders,
-        weight_register_ffs=netlist.apart["weight_register"].ffs if is_array else None,
-    )
-
-
-def _with_ratios(rows: Sequence[Row]) -> tuple[Row, ...]:
-    widest = next((row.cost_per_mac for row in rows if row.digit_bits == 16), None)
-    return tuple(
-        replace(row, ratio_to_16=round(widest / row.cost_per_mac, 2)) if widest and row.cost_per_mac else row
-        for row in rows
-    )
 
 
 def run(
@@ -100,7 +58,7 @@ def run(
     digit_bits, output_bits : iterables of :class:`int`
         Widths of the arrays and of the PACT units.
     rows : :class:`int` or ``None``
-        Of the arrays; ``None``: 16, on FPGAs 4.
+        Of the arrays; ``None``: 16, from 8-bit digits up 8, on FPGAs fewer.
     lanes, accumulator_bits
         Of the arrays, as of :func:`hw.synth.components.arrays`.
     clock_ns : :class:`float` or ``None``
@@ -133,50 +91,25 @@ def run(
     if "array" in chosen:
         subjects += arrays(
             digit_bits,
-            rows=target.technology.rows if rows is None else rows,
+            kind=target.technology.kind,
+            rows=rows,
             lanes=lanes,
             accumulator_bits=accumulator_bits,
         )
     if "pact" in chosen:
         subjects += units(output_bits)
     no_delay = timing.unavailable(target)
-
-    results: dict[Subject, Row] = {}
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console, transient=True,
-    )  # fmt: skip
-    with progress, ThreadPoolExecutor(max_workers=jobs or min(4, os.cpu_count() or 1)) as pool:
-        task = progress.add_task(f"Synthesizing for {target.name}", total=len(subjects))
-        # The widest array takes as long as half of the others together, so it goes first.
-        order = sorted(subjects, key=lambda subject: -(subject.digit_bits or 0))
-        futures = {pool.submit(_row, s, target, build, clock_ns, no_delay is None): s for s in order}
-        try:
-            for future in as_completed(futures):
-                results[futures[future]] = future.result()
-                progress.update(task, advance=1, description=f"Synthesizing for {target.name}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    table = _with_ratios([results[subject] for subject in subjects])
+    made = [Job(subject=subject, target=target, clock_ns=clock_ns) for subject in subjects]
+    table = with_ratios(sweep(made, build=build, processes=jobs, console=console), target)
 
     _print(table, target, console)
     if no_delay:
         console.print(no_delay)
-    reports.mkdir(parents=True, exist_ok=True)
     path = reports / f"area-{target.name}.csv"
-    _write_csv(table, path)
+    write_csv(table, path)
     plots = plot.area(table, target, reports / f"area-{target.name}")
     console.print(f"Written: {', '.join(str(p) for p in (path, *plots))}", soft_wrap=True)
     return Report(target=target, rows=table, csv=path, plots=plots)
-
-
-def _write_csv(rows: Sequence[Row], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: "" if value is None else value for name, value in asdict(row).items()})
 
 
 def _text(value: float | None, digits: int = 0) -> str:
@@ -213,9 +146,10 @@ def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
     selected = [row for row in rows if row.macs]
     if selected:
         made = table(
-            f"Array of {selected[0].rows} rows",
+            "Array",
             (
                 "d",
+                "rows",
                 "lanes",
                 "acc",
                 f"{unit}/MAC",
@@ -227,18 +161,19 @@ def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
         for row in selected:
             made.add_row(
                 _text(row.digit_bits),
+                _text(row.rows),
                 _text(row.lanes),
                 _text(row.accumulator_bits),
                 _text(row.cost_per_mac, 2),
                 _text(row.ratio_to_16, 1),
                 *costs(row),
-                _text(row.weight_register_um2 if kind is Kind.CELLS else row.weight_register_ffs),
+                _text(row.weight_register if kind is Kind.CELLS else row.weight_register_ffs),
                 *([_text(row.delay_ns, 2)] if delays else []),
             )
         console.print(made)
         console.print(
-            "A MAC is one product of d-bit digits. Activation registers, ones row, buffers,\n"
-            "accumulators and drain registers are counted; the weight registers are apart.\n"
+            "A MAC is one product of d-bit digits. Activation registers, buffers and accumulators\n"
+            "are counted; weight registers, ones row and drain registers are apart.\n"
             "16 ÷ d: how many times denser than d = 16.\n"
         )
     selected = [row for row in rows if not row.macs]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import enum
 import fnmatch
 import hashlib
+import itertools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hw.synth.liberty import LibertyError, Library, read_text
 
-__all__ = ["TECHNOLOGIES", "Kind", "Target", "Technology", "TechnologyError", "resolve"]
+__all__ = ["TECHNOLOGIES", "Kind", "Target", "Technology", "TechnologyError", "bit_product_area", "resolve"]
 
 MINI = Path(__file__).with_name("mini.lib")
 
@@ -45,8 +47,6 @@ class Technology:
         Regular expression that the name in the library group of its Liberty matches. Cells only.
     avoid : tuple of :class:`str`
         Glob patterns of cells that no design should use (delay lines, probes, power-domain cells).
-    rows : :class:`int`
-        Rows of the arrays in the report: fewer on FPGAs, which take Yosys far longer.
     synth : :class:`str`
         The Yosys command of an FPGA. Multipliers stay in lookup tables, so that all widths are counted in one coin.
     """
@@ -57,7 +57,6 @@ class Technology:
     clock_ns: float = 0.0
     library: str = ""
     avoid: tuple[str, ...] = ()
-    rows: int = 16
     synth: str = ""
 
 
@@ -91,13 +90,12 @@ TECHNOLOGIES = {
         ),
         Technology(name="asap7", title="ASAP7 7.5-track RVT", kind=Kind.CELLS, clock_ns=1.0, library="asap7sc7p5t"),
         Technology(name="ihp", title="IHP SG13G2", kind=Kind.CELLS, clock_ns=8.0, library="sg13g2"),
-        Technology(name="ice40", title="Lattice iCE40", kind=Kind.FPGA, rows=4, synth="synth_ice40"),
-        Technology(name="ecp5", title="Lattice ECP5", kind=Kind.FPGA, rows=4, synth="synth_ecp5 -nodsp -noiopad"),
+        Technology(name="ice40", title="Lattice iCE40", kind=Kind.FPGA, synth="synth_ice40"),
+        Technology(name="ecp5", title="Lattice ECP5", kind=Kind.FPGA, synth="synth_ecp5 -nodsp -noiopad"),
         Technology(
             name="xilinx",
             title="Xilinx 7 series",
             kind=Kind.FPGA,
-            rows=4,
             synth="synth_xilinx -nodsp -noiopad -nosrl -noclkbuf",
         ),
     )
@@ -173,3 +171,40 @@ def resolve(pdk: str = "mini", liberty: Path | None = None) -> Target:
         liberty=text,
         digest=hashlib.sha256(text.encode()).hexdigest(),
     )
+
+
+def _smallest(library: Library, inputs: int, function: Callable[..., int]) -> float | None:
+    """The area of the smallest cell of this function, its pins in any order."""
+    areas = []
+    for order in itertools.permutations(range(inputs)):
+        table = sum(
+            1 << index for index in range(1 << inputs) if function(*(index >> position & 1 for position in order))
+        )
+        cell = library.smallest(inputs, table)
+        areas += [cell.area] if cell else []
+    return min(areas, default=None)
+
+
+def bit_product_area(library: Library) -> float | None:
+    """The area of an AND gate and a full adder: what one bit of a product costs in a plain array, at least.
+
+    A library without such an adder cell builds it from two exclusive ors and, for the carry, the smallest of a
+    multiplexer, an AND-OR, an AND-OR-INVERT with an inverter, and three NANDs. ``None``: it lacks gates.
+    """
+    gate = _smallest(library, 2, lambda a, b: a & b)
+    if library.full_adder is not None:
+        return None if gate is None else library.cells[library.full_adder.cell].area + gate
+    exclusive = _smallest(library, 2, lambda a, b: a ^ b)
+    nand = _smallest(library, 2, lambda a, b: 1 - (a & b))
+    inverter = _smallest(library, 1, lambda a: 1 - a)
+    and_or = _smallest(library, 4, lambda a, b, c, d: 1 - (a & b | c & d))
+    carries = [
+        _smallest(library, 3, lambda a, b, s: b if s else a),
+        _smallest(library, 4, lambda a, b, c, d: a & b | c & d),
+        None if and_or is None or inverter is None else and_or + inverter,
+        None if nand is None else 3 * nand,
+    ]
+    known = [area for area in carries if area is not None]
+    if gate is None or exclusive is None or not known:
+        return None
+    return round(gate + 2 * exclusive + min(known), 6)
