@@ -16,6 +16,7 @@ from hw.config import checked_digit_bits
 from hw.dot_product import Form, checked_form, checked_pipeline
 from hw.mac_array import MacArray
 from hw.synth import netlist
+from hw.synth.components import ROWS, WORD_BITS
 from hw.synth.equivalence.circuit import DesignError, read_mapped, read_rtl
 from hw.synth.equivalence.proof import ProofError, Shape, Step, prove
 from hw.synth.flow import synthesize
@@ -26,7 +27,7 @@ __all__ = ["REPORTED", "SMALL", "Subject", "run", "subjects"]
 
 TOP = "mac_array"
 
-REPORTED = {1: (128, 16), 2: (64, 16), 4: (32, 16), 8: (16, 8), 16: (8, 8)}
+REPORTED = {d: (WORD_BITS // d, rows) for d, rows in ROWS.items()}
 """Lanes and rows of the arrays in the area report, by digit width."""
 
 SMALL = {1: ((10, 2), (16, 1)), 2: ((5, 2),), 4: ((2, 2),), 8: ((1, 2),), 16: ()}
@@ -79,11 +80,15 @@ def subjects(
     *,
     lanes: int | None = None,
     rows: int | None = None,
+    acc_bits: int | None = None,
     forms: Iterable[Form | str] = tuple(Form),
     pipeline: int | None = None,
     carry_save: bool = False,
 ) -> list[Subject]:
-    """What to prove: per digit width and form the small arrays and the reported one, or the one of ``lanes``."""
+    """What to prove: per digit width and form the small arrays and the reported one, or the one of ``lanes``.
+
+    Accumulators are of 2*d + 12 bits if nothing else is said.
+    """
     found = []
     for d in map(checked_digit_bits, digit_bits):
         sizes = [*SMALL[d], REPORTED[d]] if lanes is None else [(lanes, REPORTED[d][1])]
@@ -92,7 +97,7 @@ def subjects(
                 digit_bits=d,
                 lanes=size[0],
                 rows=size[1] if rows is None else rows,
-                acc_bits=2 * d + 12,
+                acc_bits=2 * d + 12 if acc_bits is None else acc_bits,
                 form=checked_form(form, d),
                 pipeline=checked_pipeline(pipeline, d),
                 carry_save=carry_save,
