@@ -13,7 +13,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.network import MAX_CODE_BITS, MAX_PRODUCT_SHIFT, signed_width
-from hw.config import checked_digit_bits, checked_integer
+from hw.config import PIPELINED_DIGIT_BITS, checked_digit_bits, checked_integer
 from hw.counters import Bit, bits_of, carry_save_sum, compress
 from hw.dot_product import ADDEND_ARRIVAL, DotProduct, Form
 
@@ -64,7 +64,7 @@ def best_triple(*, vector_bits: int, product_bits: int) -> Triple:
     """The form with the least area among those that run at 500 MHz on Nangate45."""
     if product_bits <= 4:
         return Triple.NONE
-    return Triple.MADE if vector_bits + product_bits <= 24 else Triple.STORED
+    return Triple.MADE if vector_bits + 2 * product_bits <= 40 else Triple.STORED
 
 
 class ScaleProduct(wiring.Component):
@@ -214,8 +214,10 @@ class ScaledRow(wiring.Component):
 
     Parameters
     ----------
-    lanes, digit_bits, pipeline, form
+    lanes, digit_bits, form
         As of :class:`hw.dot_product.DotProduct`.
+    pipeline : :class:`int` or ``None``
+        Registers in the tree, 0 to 2. ``None``: one where digits have 8 bits or more and 3*v is stored, else none.
     weight_scale_bits : :class:`int`
         Width of the weights' scales, 1 to 16; without activation scales that of the scale product, 1 to 32.
     activation_scale_bits : :class:`int`
@@ -291,14 +293,6 @@ class ScaledRow(wiring.Component):
         self._low = int(self.odd_grid and not self.passes)
         self.vector_bits = checked_integer("Width of a vector's sum", vector_bits, 2 * self.digit_bits + self._low)
         self.acc_bits = checked_integer("Accumulator width", acc_bits, self.vector_bits)
-        self._dot_product = DotProduct(
-            lanes=self.lanes,
-            digit_bits=self.digit_bits,
-            acc_bits=self.vector_bits - self._low,
-            pipeline=pipeline,
-            form=form,
-        )
-        self.pipeline, self.form = self._dot_product.pipeline, self._dot_product.form
         self.product_bits = product_bits(
             weight_scale_bits=self.weight_scale_bits,
             activation_scale_bits=self.activation_scale_bits,
@@ -308,6 +302,16 @@ class ScaledRow(wiring.Component):
             raise ValueError(f"Triple must be one of {', '.join(Triple)}, not {triple!r}")
         best = best_triple(vector_bits=self.vector_bits, product_bits=self.product_bits)
         self.triple = best if triple is None else Triple(triple)
+        if pipeline is None:
+            pipeline = int(self.digit_bits >= PIPELINED_DIGIT_BITS and self.triple is Triple.STORED)
+        self._dot_product = DotProduct(
+            lanes=self.lanes,
+            digit_bits=self.digit_bits,
+            acc_bits=self.vector_bits - self._low,
+            pipeline=pipeline,
+            form=form,
+        )
+        self.pipeline, self.form = self._dot_product.pipeline, self._dot_product.form
         self.latency = self._dot_product.latency + (3 if self.passes else 2)
         digits = {name: member for name, member in self._dot_product.signature.members.items() if member.flow is In}
         del digits["addend"]

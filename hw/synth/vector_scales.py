@@ -139,7 +139,9 @@ class _Subject:
         """The name of the top module, and the text."""
         sizes: dict[str, Any] = {"rows": self.rows, "lanes": self.lanes, "digit_bits": self.digit_bits}
         if self.form == "plain":
-            return "mac_array", generate(MacArray(**sizes, acc_bits=self.accumulator_bits), name="mac_array")
+            # Without the register of wide digits: smaller, and fast enough.
+            plain = MacArray(**sizes, acc_bits=self.accumulator_bits, pipeline=0)
+            return "mac_array", generate(plain, name="mac_array")
         array = ScaledArray(**sizes, **self._scales, acc_bits=self.accumulator_bits)
         return "scaled_array", generate(array, name="scaled_array")
 

@@ -73,7 +73,7 @@ def test_widths():
     assert product_bits(weight_scale_bits=6, activation_scale_bits=0, product_shift=0) == 6
     assert best_triple(vector_bits=12, product_bits=4) is Triple.NONE
     assert best_triple(vector_bits=12, product_bits=8) is Triple.MADE
-    assert best_triple(vector_bits=20, product_bits=8) is Triple.STORED
+    assert best_triple(vector_bits=20, product_bits=11) is Triple.STORED
 
 
 def digits(code, digit_bits, count):
