@@ -251,9 +251,8 @@ def test_several_passes(d, scales, pipeline, triple):
 @pytest.mark.parametrize(("d", "passes"), [(4, False), (4, True), (8, False), (8, True)])
 def test_latency_and_back_to_back(d, passes):
     """Positions of one vector of one beat are complete for one cycle each; reset forgets nothing that is asked for."""
-    dut = ScaledArray(
-        rows=1, lanes=2, digit_bits=d, weight_scale_bits=3, activation_scale_bits=3, acc_bits=40, passes=passes
-    )
+    scale = {"weight_scale_bits": d, "activation_scale_bits": d}
+    dut = ScaledArray(rows=1, lanes=2, digit_bits=d, acc_bits=40, passes=passes, **scale)
     assert dut.latency == 3 + (d == 8) + passes
 
     async def bench(ctx):
