@@ -161,6 +161,7 @@ def _per_mac(axes: Any, series: dict[str, list[Row]], floor: float | None, unit:
     left.set_title("Area per MAC", fontsize=9)
     handles, labels = left.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda index: ("this" not in labels[index], "same" not in labels[index]))
+    order = [i for i in order if "²" not in labels[i]] + [i for i in order if "²" in labels[i]]
     left.legend([handles[i] for i in order], [labels[i] for i in order], frameon=False, fontsize=7.5, loc="upper left")
     low, high = left.get_ylim()
     left.set_ylim(low, high * 25)
@@ -187,6 +188,7 @@ def _parts(axis: Any, rows: Sequence[Row], floor: float | None, unit: str) -> No
     """A bar per width, stacked by part, in units of the floor."""
     positions = range(len(rows))
     scales = [(floor or 1) * (row.digit_bits or 1) ** 2 * (row.macs or 1) for row in rows]
+    highest = max(sum(row.parts.values()) / scale for row, scale in zip(rows, scales))
     bottoms = [0.0] * len(rows)
     for part in (*BODY, *APART):
         heights = [row.parts.get(part, 0.0) / scale for row, scale in zip(rows, scales)]
@@ -196,7 +198,7 @@ def _parts(axis: Any, rows: Sequence[Row], floor: float | None, unit: str) -> No
         axis.bar(positions, heights, 0.66, bottoms, color=colour, label=title, zorder=3, edgecolor="white",
                  linewidth=0.5)  # fmt: skip
         for x, (height, bottom) in enumerate(zip(heights, bottoms)):
-            if part in BODY and height > 0.055:
+            if part in BODY and height > 0.035 * highest:
                 axis.text(x, bottom + height / 2, f"{height:.2f}", ha="center", va="center", fontsize=7.5, zorder=4,
                           color="white" if part in ("products", "activation_register") else INK)  # fmt: skip
         bottoms = [bottom + height for bottom, height in zip(bottoms, heights)]
@@ -211,7 +213,7 @@ def _parts(axis: Any, rows: Sequence[Row], floor: float | None, unit: str) -> No
     axis.set_xticks(list(positions), [f"d = {row.digit_bits}\n{row.lanes}×{row.rows}" for row in rows])
     axis.set_ylim(0, max(bottoms) * 1.1)
     axis.set_ylabel("area ÷ d² · (AND + full adder)" if floor else f"{unit} per bit product")
-    axis.set_title("Where the area goes: below the black line what the area per MAC counts", fontsize=9)
+    axis.set_title("Where the area goes; bold, and below the black line: the area per MAC", fontsize=9)
     handles, labels = axis.get_legend_handles_labels()
     axis.legend(handles[::-1], labels[::-1], frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from amaranth.lib import wiring
 
-from hw.config import DIGIT_WIDTHS, checked_digit_bits
+from hw.config import DIGIT_WIDTHS, checked_digit_bits, checked_integer
 from hw.dot_product import Form, best_form
 from hw.mac_array import MacArray
 from hw.pact_unit import PactUnit
@@ -203,8 +203,17 @@ def arrays(
         ``None``: the best one for the width.
     plain : :class:`bool`
         Whether products and sums are left to Yosys; then there is no form.
+
+    Raises
+    ------
+    :class:`ValueError`
+        A number is outside its range.
     """
     table = FPGA_ROWS if kind is Kind.FPGA else ROWS
+    if rows is not None:
+        checked_integer("Number of rows", rows, 1)
+    if lanes is not None:
+        checked_integer("Number of lanes", lanes, 1)
     return [
         Subject(
             series=series,

@@ -52,10 +52,21 @@ def sentence(*arguments, cwd=None):
     return text.removeprefix("pactolus: ")
 
 
+def test_report_area(tmp_path):
+    """Files of one technology, below the command that made them."""
+    pactolus("report", "area", "--technology", "mini", "--series", "mac", "--digit-bits", "2", "-o", tmp_path)
+    first, head, line = (tmp_path / "arrays-mini.csv").read_text().splitlines()
+    assert first.startswith("# pactolus report area --technology mini --series mac")
+    assert (head.split(",")[0], line.split(",")[0]) == ("series", "mac")
+    assert (tmp_path / "arrays.md").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "stdout", "stderr"),
     [
         (["--version"], 0, f"pactolus {version('pactolus')}\n", ""),
+        (["report", "area", "--technology", "tsmc7"], 2, "",
+         "pactolus: Technology must be one of mini, ice40, ecp5, xilinx, not 'tsmc7' (others: --liberty)\n"),
         (["verilog", "--config", "huge"], 2, "",
          "pactolus: Config must be one of tiny, small, wide, int8, not 'huge'\n"),
     ],
