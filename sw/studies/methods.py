@@ -56,7 +56,7 @@ METHODS = {
 
 BUDGETS: dict[str, Mapping[str, object]] = {
     "cnn": {"epochs": 3, "batch_size": 128, "learning_rate": 0.1, "warmup": 0.1},
-    "resnet-8": {"epochs": 3, "batch_size": 128, "learning_rate": 0.1, "warmup": 0.1},
+    "resnet-8": {"epochs": 1, "batch_size": 128, "learning_rate": 0.1, "warmup": 0.1},
 }
 """How each network is trained, the same for every method and width."""
 
