@@ -361,6 +361,8 @@ def test_run_needs_gates(tmp_path):
 
 
 def test_sizes_are_those_of_the_report():
+    assert [str(s.form) for s in run.subjects([2, 4], lanes=3, forms=["best"])] == ["nand", "pairs"]
+    assert run.subjects([2], lanes=3, acc_bits=9)[0].acc_bits == 9
     found = run.subjects([1, 16], forms=["and"])
     assert [(s.digit_bits, s.lanes, s.rows) for s in found] == [(1, 10, 2), (1, 16, 1), (1, 128, 16), (16, 8, 8)]
     assert all(s.acc_bits == 2 * s.digit_bits + 12 for s in found)

@@ -34,8 +34,8 @@ EXHAUSTIVE_BITS = 20
 WHOLE_LANES = {1: 16, 2: 5, 4: 2, 8: 1}
 """Most lanes whose product is given to the solver as a whole, by digit width: it does not end in a minute beyond."""
 
-MAPPING_SECONDS = 1200.0
-WHOLE_SECONDS = 300.0
+MAPPING_SECONDS = 3600.0
+WHOLE_SECONDS = 1800.0
 
 
 class ProofError(RuntimeError):

@@ -87,7 +87,7 @@ def subjects(
 ) -> list[Subject]:
     """What to prove: per digit width and form the small arrays and the reported one, or the one of ``lanes``.
 
-    Accumulators are of 2*d + 12 bits if nothing else is said.
+    Accumulators are of 2*d + 12 bits if nothing else is said. The form ``best`` is what the generator takes for a width.
     """
     found = []
     for d in map(checked_digit_bits, digit_bits):
@@ -98,7 +98,7 @@ def subjects(
                 lanes=size[0],
                 rows=size[1] if rows is None else rows,
                 acc_bits=2 * d + 12 if acc_bits is None else acc_bits,
-                form=checked_form(form, d),
+                form=checked_form(None if form == "best" else form, d),
                 pipeline=checked_pipeline(pipeline, d),
                 carry_save=carry_save,
             )
