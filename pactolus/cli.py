@@ -332,7 +332,7 @@ def prove(
     lanes: Annotated[int | None, typer.Option(help="One size per width; small ones and the report's if none.")] = None,
     rows: Annotated[int | None, typer.Option(help="By digit width if not given.")] = None,
     accumulator_bits: Annotated[int | None, typer.Option(help="2d + 12 if not given.")] = None,
-    form: Annotated[str, typer.Option(help="Forms of the dot product, best among them, separated by commas.")] = "and,nand,pairs",
+    form: Annotated[str, typer.Option(help="Of the dot product, separated by commas; or best.")] = "and,nand,pairs",
     pipeline: Annotated[int | None, typer.Option(help="Pipeline registers; by digit width if not given.")] = None,
     carry_save: Annotated[bool, typer.Option("--carry-save", help="Accumulators in carry-save form.")] = False,
     pdk: Annotated[str, typer.Option(help="Technology of cells or gates.")] = "mini",

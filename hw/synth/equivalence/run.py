@@ -87,7 +87,7 @@ def subjects(
 ) -> list[Subject]:
     """What to prove: per digit width and form the small arrays and the reported one, or the one of ``lanes``.
 
-    Accumulators are of 2*d + 12 bits if nothing else is said. The form ``best`` is what the generator takes for a width.
+    Accumulators are of 2*d + 12 bits if nothing else is said. The form ``best`` is the generator's choice for a width.
     """
     found = []
     for d in map(checked_digit_bits, digit_bits):
