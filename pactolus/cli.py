@@ -771,7 +771,7 @@ def report_energy(
     ] = "1,2,4,8,16",
     rows: Annotated[int | None, typer.Option(help="Rows of those arrays; 16, 8 for wide digits, if not given.")] = None,
     lanes: Annotated[int | None, typer.Option(help="Lanes of those arrays; by digit width if not given.")] = None,
-    beats: Annotated[int, typer.Option(help="Cycles with drawn operands.")] = 256,
+    beats: Annotated[int, typer.Option(help="Cycles with drawn operands.")] = 128,
     config: Annotated[str, typer.Option(help="Preset whose array computes layers; none if empty.")] = "small",
     layers: Annotated[
         list[str] | None, typer.Option("--layer", metavar="NETWORK:LAYER", help="Committed network and layer.")
@@ -840,6 +840,34 @@ def vector_scales(
         jobs=jobs,
         build=BUILD / "synth",
         path=output or BUILD / "reports" / f"vector-scales-{pdk}.csv",
+        command=_command(),
+    )
+
+
+@report_app.command("glitches")
+def report_glitches(
+    pdk: Annotated[str, typer.Option(help="Technology with standard cells.")] = "nangate45",
+    liberty: Annotated[
+        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) with internal power.")
+    ] = None,
+    digit_bits: Annotated[int, typer.Option("--bits", help="Digit width of the array.")] = 4,
+    rows: Annotated[int, typer.Option(min=1, help="Of the array.")] = 4,
+    lanes: Annotated[int, typer.Option(min=1, help="Of the array.")] = 16,
+    beats: Annotated[int, typer.Option(help="Cycles with uniform digits.")] = 64,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file.")] = None,
+) -> None:
+    """How much of an array's energy is glitches: Icarus without delays, and with those of OpenSTA."""
+    from pactolus import glitch_report
+
+    glitch_report.run(
+        pdk=pdk,
+        liberty=liberty,
+        digit_bits=digit_bits,
+        rows=rows,
+        lanes=lanes,
+        beats=beats,
+        build=BUILD / "synth",
+        output=output or BUILD / "reports" / f"glitches-{pdk}.csv",
         command=_command(),
     )
 

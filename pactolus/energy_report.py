@@ -30,7 +30,7 @@ from sw.files import write_table
 from tb import runner
 from tb.gates import GateRun, array, simulate_array
 
-__all__ = ["LAYERS", "run"]
+__all__ = ["LAYERS", "cell_parts", "common_slew", "run"]
 
 NETWORKS = Path(__file__).resolve().parents[1] / "golden" / "networks"
 
@@ -132,7 +132,7 @@ def _jobs(
         )
 
 
-def _slew(target: Target, library: Library, power: PowerLibrary) -> float:
+def common_slew(library: Library, power: PowerLibrary) -> float:
     """The slew that inputs are taken to have: that of an adder's sum, else of the driver, which drives one input."""
     adder = library.full_adder
     if adder is not None and adder.cell in power.cells:
@@ -156,7 +156,7 @@ def _codes(operands: Mapping[str, Any]) -> tuple[int, int, int | None] | None:
     return operation.bits + low, source.bits + low, whole
 
 
-def _owners(flat: FlatNetlist, config: AcceleratorConfig, library: Library) -> dict[str, str]:
+def cell_parts(flat: FlatNetlist, config: AcceleratorConfig, library: Library) -> dict[str, str]:
     """The part of every cell of an array."""
     digits = flat.ports["i__payload"][1][: config.lanes * config.digit_bits]
     adders = [adder.cell for adder in (library.full_adder, library.half_adder) if adder]
@@ -230,7 +230,7 @@ def run(
     digit_bits: Sequence[int] = (1, 2, 4, 8, 16),
     rows: int | None = None,
     lanes: int | None = None,
-    beats: int = 256,
+    beats: int = 128,
     config: str | None = "small",
     layers: Sequence[tuple[str, str]] = LAYERS,
     frames: int = 1,
@@ -255,7 +255,7 @@ def run(
     config, layers, frames
         The preset whose array computes the ``layers`` (network, layer), and frames of each; ``None``: no preset.
     slew_ns : :class:`float` or ``None``
-        Of all inputs; ``None``: see :func:`_slew`.
+        Of all inputs; ``None``: see :func:`common_slew`.
 
     Raises
     ------
@@ -300,14 +300,14 @@ def run(
             except LibertyError as error:
                 raise TechnologyError(str(error)) from None
             known = power
-            slew = _slew(target, library, power) if slew_ns is None else slew_ns / power.time_ns
+            slew = common_slew(library, power) if slew_ns is None else slew_ns / power.time_ns
             owners: Mapping[str, str] = {}
             for name, operands in job.runs:
                 progress.update(task, description=f"{title}: {name}")
                 result = simulate_array(
                     netlist, library, job.config, component.latency, operands, simulator=simulator
                 )
-                owners = owners or _owners(result.netlist, job.config, library)
+                owners = owners or cell_parts(result.netlist, job.config, library)
                 found = energy(
                     result.netlist,
                     library,

@@ -26,7 +26,7 @@ from hw.synth.netlist import FlatNetlist
 from hw.synth.netlist import read as read_netlist
 from tb import runner
 
-__all__ = ["GateRun", "array", "instrumented", "simulate_array"]
+__all__ = ["NETS", "GateRun", "array", "instrumented", "read_waves", "simulate_array", "structural"]
 
 WORD = 32
 """Nets that are written together; more would be far slower to compile for Verilator."""
@@ -90,17 +90,12 @@ def _check_same(netlist: Netlist, flat: FlatNetlist) -> None:
                 raise runner.SimulationError(f"Netlist {str(netlist.verilog)!r} must connect {cell.name!r} as its JSON")
 
 
-def instrumented(netlist: Netlist, flat: FlatNetlist, library: Library) -> tuple[str, list[int]]:
-    """Verilog of the netlist with its cells, which writes its nets to ``nets.hex``; and those nets, as in a line.
+def structural(flat: FlatNetlist) -> tuple[list[str], list[int]]:
+    """Lines of the netlist's module but for its last one, instances called ``u0``, ``u1`` ..., and its nets.
 
-    Every net is a wire of its own: simulators are slow where vectors are driven bit by bit.
-
-    Raises
-    ------
-    runner.SimulationError
-        The Verilog of the netlist, which others get, is not the same netlist.
+    Net 7 is the wire ``n7``, each net a wire of its own: simulators are slow where vectors are driven bit by bit. The
+    clock is not among the nets.
     """
-    _check_same(netlist, flat)
 
     def wire(net: int | str) -> str:
         return f"n{net}" if isinstance(net, int) else f"1'b{net}"
@@ -115,7 +110,7 @@ def instrumented(netlist: Netlist, flat: FlatNetlist, library: Library) -> tuple
                 lines.append(f"  assign {port} = {wire(bit)};")
             elif isinstance(bit, int):
                 driven.append(bit)
-                lines.append(f"  wire {wire(bit)} = {port};")
+                lines += [f"  wire {wire(bit)};", f"  assign {wire(bit)} = {port};"]
     (clock,) = flat.ports["clk"][1]
     driven = [net for net in driven if net != clock]
     instances = []
@@ -125,7 +120,27 @@ def instrumented(netlist: Netlist, flat: FlatNetlist, library: Library) -> tuple
         driven += outputs
         pins = ", ".join(f".{pin}({wire(net)})" for pin, net in {**cell.inputs, **cell.outputs}.items())
         instances.append(f"  {cell.kind} u{number}({pins});")
-    written = [wire(net) for net in driven] + ["1'b0"] * (-len(driven) % WORD)
+    return [*lines, *instances], driven
+
+
+def instrumented(
+    netlist: Netlist, flat: FlatNetlist, library: Library, *, delays: bool = False
+) -> tuple[str, list[int]]:
+    """Verilog of the netlist with its cells, which writes its nets to ``nets.hex``; and those nets, as in a line.
+
+    Parameters
+    ----------
+    delays : :class:`bool`
+        As of :func:`~hw.synth.cells.cell_models`.
+
+    Raises
+    ------
+    runner.SimulationError
+        The Verilog of the netlist, which others get, is not the same netlist.
+    """
+    _check_same(netlist, flat)
+    lines, driven = structural(flat)
+    written = [f"n{net}" for net in driven] + ["1'b0"] * (-len(driven) % WORD)
     process = [
         "  integer nets_file;",
         f'  initial nets_file = $fopen("{NETS}", "w");',
@@ -141,11 +156,11 @@ def instrumented(netlist: Netlist, flat: FlatNetlist, library: Library) -> tuple
         "",
     ]
     kinds = sorted({cell.kind for cell in flat.cells.values()})
-    return "\n".join([*lines, *instances, *process]) + cell_models(library, kinds), driven
+    return "\n".join([*lines, *process]) + cell_models(library, kinds, delays=delays), driven
 
 
-def _waves(path: Path, nets: list[int], first: int, last: int) -> Waves:
-    """Lines ``first`` to ``last`` of the file of nets, a row a net."""
+def read_waves(path: Path, nets: list[int], first: int, last: int) -> Waves:
+    """The waves in lines ``first`` to ``last`` of the file of nets."""
     with path.open("rb") as file:
         lines = [line.decode() for number, line in enumerate(file) if first <= number <= last]
     unknown = sum(1 for line in lines if re.search("[^0-9a-f\\s]", line))
@@ -198,7 +213,7 @@ def simulate_array(
         limit_s=3600,
     )
     result = json.loads((directory / RESULT).read_text())
-    waves = _waves(directory / NETS, nets, result["first"], result["last"])
+    waves = read_waves(directory / NETS, nets, result["first"], result["last"])
     shutil.rmtree(directory)
     return GateRun(
         netlist=flat,

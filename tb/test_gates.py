@@ -17,8 +17,10 @@ from hw.config import AcceleratorConfig
 from hw.synth.flow import Netlist, synthesize
 from hw.synth.netlist import read
 from hw.synth.technology import resolve
+from hw.tests.tools import tool
 from hw.verilog import generate
 from tb.gates import array, instrumented, simulate_array
+from tb.glitches import count_edges
 from tb.runner import SimulationError
 
 CONFIG = AcceleratorConfig(name="gates", rows=2, lanes=4, digit_bits=2, acc_bits=16, requant_lanes=1)
@@ -122,3 +124,22 @@ def test_unknown_layer(icarus: str, folders: dict[str, Path], netlist: Netlist, 
     operands = layer(folders["random-plain-w3a3"]) | {"layer": "conv9"}
     with pytest.raises(SimulationError, match="must have a convolution or linear layer 'conv9'"):
         run(netlist, operands, directory=tmp_path)
+
+
+def test_edges_with_delays(icarus: str, netlist: Netlist, tmp_path: Path) -> None:
+    tool("sta")
+    result = run(netlist, {"kind": "uniform", "beats": 32, "length": 4})
+    edges = count_edges(netlist, TARGET, result, build=tmp_path, period_ns=40.0, slew_ns=0.05)
+    more = [edges.all[net] - edges.settled[net] for net in edges.all]
+    assert all(number >= 0 and number % 2 == 0 for number in more)
+    assert 1.02 < sum(edges.all.values()) / sum(edges.settled.values()) < 3
+    registers = {
+        net
+        for cell in result.netlist.cells.values()
+        if TARGET.library is not None and TARGET.library.cells[cell.kind].is_flip_flop
+        for net in cell.outputs.values()
+        if isinstance(net, int)
+    }
+    assert all(edges.all[net] == edges.settled[net] for net in registers)
+    with pytest.raises(SimulationError, match=r"^Nets must settle within 0\.6 ns to what they are without"):
+        count_edges(netlist, TARGET, result, build=tmp_path, period_ns=0.6, slew_ns=0.05)
