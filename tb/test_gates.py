@@ -132,7 +132,7 @@ def test_edges_with_delays(icarus: str, netlist: Netlist, tmp_path: Path) -> Non
     edges = count_edges(netlist, TARGET, result, build=tmp_path, period_ns=40.0, slew_ns=0.05)
     more = [edges.all[net] - edges.settled[net] for net in edges.all]
     assert all(number >= 0 and number % 2 == 0 for number in more)
-    assert 1.02 < sum(edges.all.values()) / sum(edges.settled.values()) < 3
+    assert 1.1 < sum(edges.all.values()) / sum(edges.settled.values()) < 3
     registers = {
         net
         for cell in result.netlist.cells.values()
@@ -141,5 +141,5 @@ def test_edges_with_delays(icarus: str, netlist: Netlist, tmp_path: Path) -> Non
         if isinstance(net, int)
     }
     assert all(edges.all[net] == edges.settled[net] for net in registers)
-    with pytest.raises(SimulationError, match=r"^Nets must settle within 0\.6 ns to what they are without"):
-        count_edges(netlist, TARGET, result, build=tmp_path, period_ns=0.6, slew_ns=0.05)
+    with pytest.raises(SimulationError, match=r"^(Nets must settle within 0\.8 ns|Every net .* must be 0 or 1)"):
+        count_edges(netlist, TARGET, result, build=tmp_path, period_ns=0.8, slew_ns=0.05)
