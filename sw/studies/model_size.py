@@ -141,7 +141,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             colour = COLOURS[0] if i in uniform else COLOURS[1]
             axis.plot([i] * len(group), [row.run.accuracy for row in group], color=colour, marker="_", linestyle="none")
             axis.plot([i], [means[i]], color=colour, marker="o", markersize=6, linestyle="none")
-            axis.annotate(f"× {group[0].run.config.width:.2f}", (i, means[i]), xytext=(8, -3),
+            axis.annotate(f"× {group[0].run.config.width:.2f}", (i, means[i]), xytext=(7, 6),
                           textcoords="offset points", color="#5d6a76")
         axis.set_xticks(range(len(names)), names)
         axis.set_xlim(-0.5, len(names) - 0.3)
