@@ -16,7 +16,7 @@ from rich.table import Table
 from golden import vectors
 from golden.network import Conv2d
 from hw.config import AcceleratorConfig, checked_digit_bits, preset
-from hw.synth.components import WORD_BITS
+from hw.synth.components import ROWS, WORD_BITS
 from hw.synth.energy import Energy, energy
 from hw.synth.energy_plot import EnergyRow, energy_plot
 from hw.synth.flow import synthesize
@@ -61,11 +61,6 @@ class _Job:
     runs: tuple[tuple[str, dict[str, Any]], ...]
 
 
-def _rows(digit_bits: int) -> int:
-    """Rows of the report's arrays: 16, of wide digits 8."""
-    return 16 if digit_bits < 8 else 8
-
-
 def _layer(network: str, layer: str, *, frames: int, low_bits: int = 0, beats: int = 0) -> dict[str, Any]:
     folder = NETWORKS / network
     if not folder.is_dir():
@@ -95,7 +90,7 @@ def _jobs(
 ) -> Iterator[_Job]:
     for width in map(checked_digit_bits, digit_bits):
         network, layer, low_bits = TRAINED[width]
-        height = _rows(width) if rows is None else rows
+        height = ROWS[width] if rows is None else rows
         drawn = {"beats": beats, "length": min(POSITION, beats)}
         yield _Job(
             name="report",

@@ -23,8 +23,10 @@ library (small) {
     pin (Y) { direction : output; function : "!(A & B)";
       internal_power () { related_pin : "A"; rise_power (load) { values ("10, 20"); }
         fall_power (load) { values ("30, 40"); } }
-      internal_power () { related_pin : "B"; rise_power (scalar) { values ("100"); }
-        fall_power (scalar) { values ("200"); } } } }
+      internal_power () { related_pin : "B"; when : "A"; rise_power (scalar) { values ("100"); }
+        fall_power (scalar) { values ("200"); } }
+      internal_power () { related_pin : "B"; when : "!A"; rise_power (scalar) { values ("300"); }
+        fall_power (scalar) { values ("700"); } } } }
   cell (DFF) { area : 1; cell_leakage_power : 0; ff (IQ, IQN) { clocked_on : "CK"; next_state : "D"; }
     leakage_power () { when : "CK & Q"; value : 4; }
     pin (D) { direction : input; capacitance : 5;
@@ -72,9 +74,10 @@ def test_by_hand():
     # a rises, then b and a together fall and rise: the output falls, rises, falls again by both.
     found = measured(netlist(), waves([0, 1, 0, 1], [1, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]))
     gate, flop = found["gate"], found["flop"]
-    # Y drives 5 fF. Falls by A: 35. Rises by both: the mean of 15 and 100. Falls by both: the mean of 35 and 200.
+    # Y drives 5 fF. Falls by A: 35. Rises by both: the mean of 15 and, A being 0 then, 300. Falls by both: the mean of
+    # 35 and 200.
     # A moves with B at 0 once, falling: 0.5.
-    assert gate.internal == pytest.approx(35 + (15 + 100) / 2 + (35 + 200) / 2 + 0.5)
+    assert gate.internal == pytest.approx(35 + (15 + 300) / 2 + (35 + 200) / 2 + 0.5)
     # V²/2 is 2: Y moves 3 times; a (2 fF) 3 times and b (3 fF) twice, out of ports.
     assert gate.switching == pytest.approx(2 * (3 * 5 + 3 * 2 + 2 * 3))
     # States at the end of each step: (1, 1), (0, 0), (1, 1); nanowatts times 3 ns are attojoules.
