@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from hw.config import PIPELINED_DIGIT_BITS, checked_digit_bits, checked_integer
 from hw.counters import Bit, bits_of, carry_save_sum, compress, compress_pipelined, two_rows
 
-__all__ = ["ADDEND_ARRIVAL", "DotProduct", "Form", "best_form", "checked_form", "checked_pipeline"]
+__all__ = ["ADDEND_ARRIVAL", "MAX_PIPELINE", "DotProduct", "Form", "best_form", "checked_form", "checked_pipeline"]
 
 MAX_PIPELINE = 2
 

@@ -111,8 +111,9 @@ def _speeds(found: Sequence[_Found]) -> str:
     for one in found:
         for width in _widths([one]):
             rows = [one.row("best", width, clock) for clock in (one.clock, 2.0, 1.0)]
+            rows.append(one.row("unpipelined", width))
             lines.append((one.target.name, f"{width}", *map(_speed, rows)))
-    return _table(("", "d", "own clock", "500 MHz", "1 GHz"), lines)
+    return _table(("", "d", "own clock", "500 MHz", "1 GHz, two pipeline registers", "own clock, none"), lines)
 
 
 def _comparisons(found: Sequence[_Found]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from amaranth.lib import wiring
 
 from hw.config import DIGIT_WIDTHS, checked_digit_bits, checked_integer
-from hw.dot_product import Form, best_form
+from hw.dot_product import Form, best_form, checked_pipeline
 from hw.mac_array import MacArray
 from hw.pact_unit import PactUnit
 from hw.synth import baselines
@@ -72,6 +72,7 @@ SERIES = {
     "and": Series(title="array of AND products", digit_bits=(2, 16)),
     "nand": Series(title="array of NAND products", everywhere=False),
     "pairs": Series(title="array of pair sums", everywhere=False),
+    "unpipelined": Series(title="array without pipeline register", digit_bits=(8, 16), everywhere=False),
     "wide": Series(
         title=f"array, {WIDE_ACCUMULATOR_BITS}-bit accumulators", digit_bits=(2, 4, NATIVE_BITS), everywhere=False
     ),
@@ -102,6 +103,8 @@ class Subject:
         Arrays and single multiply-accumulate units only.
     form : :class:`~hw.dot_product.Form` or ``None``
         Arrays only.
+    pipeline : :class:`int` or ``None``
+        Pipeline registers of arrays; ``None``: as the width has by default.
     booth : :class:`bool`
         Whether Yosys makes products that are left to it Booth multipliers.
     output_bits : :class:`int` or ``None``
@@ -115,6 +118,7 @@ class Subject:
     rows: int | None = None
     lanes: int | None = None
     form: Form | None = None
+    pipeline: int | None = None
     booth: bool = True
     output_bits: int | None = None
 
@@ -152,7 +156,7 @@ class Subject:
             }
             if self.component == "plain_array":
                 return baselines.PlainArray(**sizes)
-            return MacArray(**sizes, form=self.form)
+            return MacArray(**sizes, form=self.form, pipeline=self.pipeline)
         assert self.output_bits is not None
         if self.component == "threshold_unit":
             return ThresholdUnit(acc_bits=self.accumulator_bits, output_bits=self.output_bits)
@@ -182,6 +186,7 @@ def arrays(
     lanes: int | None = None,
     accumulator_bits: int | None = None,
     form: Form | None = None,
+    pipeline: int | None = None,
     plain: bool = False,
     series: str = "best",
     booth: bool = True,
@@ -201,6 +206,8 @@ def arrays(
         little without it.
     form : :class:`~hw.dot_product.Form` or ``None``
         ``None``: the best one for the width.
+    pipeline : :class:`int` or ``None``
+        As of :class:`Subject`.
     plain : :class:`bool`
         Whether products and sums are left to Yosys; then there is no form.
 
@@ -223,6 +230,7 @@ def arrays(
             rows=table[d] if rows is None else rows,
             lanes=WORD_BITS // d if lanes is None else lanes,
             form=None if plain else form or best_form(d),
+            pipeline=None if plain else checked_pipeline(pipeline, d),
             booth=booth,
         )
         for d in map(checked_digit_bits, digit_bits)
@@ -267,6 +275,7 @@ def series(
         lanes=lanes,
         accumulator_bits=WIDE_ACCUMULATOR_BITS if name == "wide" else None,
         form=Form(name) if name in set(Form) else None,
+        pipeline=0 if name == "unpipelined" else None,
         plain=name in ("plain", "booth"),
         series=name,
         booth=name == "booth",

@@ -30,6 +30,8 @@ class Row:
         The Verilog module.
     form : :class:`str` or ``None``
         Of the array's dot products.
+    pipeline_registers : :class:`int` or ``None``
+        In the array's dot products.
     clock_ns : :class:`float` or ``None``
         The period that ABC mapped for.
     products, ..., control : :class:`float` or ``None``
@@ -56,6 +58,7 @@ class Row:
     series: str = ""
     component: str
     form: str | None = None
+    pipeline_registers: int | None = None
     digit_bits: int | None = None
     output_bits: int | None = None
     rows: int | None = None

@@ -69,6 +69,7 @@ def _measure(job: Job, build: Path, with_delay: bool) -> Row:
         series=subject.series,
         component=subject.component,
         form=subject.form and subject.form.value,
+        pipeline_registers=subject.pipeline,
         digit_bits=subject.digit_bits,
         output_bits=subject.output_bits,
         rows=subject.rows,

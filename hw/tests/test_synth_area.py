@@ -190,7 +190,7 @@ def test_goes_on_after_a_kill(tmp_path):
     ]  # fmt: skip
     assert all(r.area_um2 > 0 for r in rows)
     text = (tmp_path / "reports" / "arrays-mini.csv").read_text()
-    assert text.startswith("# pactolus report area\nseries,component,form,digit_bits,")
+    assert text.startswith("# pactolus report area\nseries,component,form,pipeline_registers,digit_bits,")
     assert [r["series"] for r in csv.DictReader(text.splitlines()[1:])] == [r.series for r in rows]
     assert "µm² per MAC" in output.getvalue()
     tables = (tmp_path / "reports" / "arrays.md").read_text()
