@@ -122,7 +122,8 @@ def energy_plot(rows: Sequence[EnergyRow], title: str, stem: Path) -> tuple[Path
                 height = 1000 * value / row.digit_bits**2
                 axis.bar(place, height, 0.9 * pitch, bottom, color=COLOURS[part], linewidth=0)
                 bottom += height
-            axis.text(place, bottom + 0.012 * highest, f"{1000 * row.pj:.3g}", ha="center", va="bottom", fontsize=7)
+            shown_value = f"{float(f'{1000 * row.pj:.3g}'):g}"
+            axis.text(place, bottom + 0.012 * highest, shown_value, ha="center", va="bottom", fontsize=7)
             axis.text(
                 place, -0.012 * highest, row.operands, ha="center", va="top", fontsize=7, rotation=90, color=INK
             )
