@@ -32,8 +32,8 @@ SPACE = Space(
 """``digits-plain`` with a width multiplier, the bits of its middle layers, and the array's shape."""
 
 MAC_AREA = {1: 7.472, 2: 25.757, 4: 94.397, 8: 372.26}
-"""µm² of a d×d-bit multiplier with its share of the adders and accumulators by d: area_per_mac_um2 of the arrays in
-docs/results/area-nangate45.csv."""
+"""µm² of a d×d-bit multiplier with its share of the adders, accumulators, ones row and drain by d, on Nangate45, as
+measured for docs/results/search.csv. The arrays have become smaller since; see docs/results/arrays-nangate45.csv."""
 
 REFERENCE = (0.8, -18.0)
 """Where the hypervolume begins: 80 % accuracy, and 2^18 cycles at equal area."""
