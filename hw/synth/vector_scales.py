@@ -377,7 +377,7 @@ def draw(rows: Sequence[Row], target: Target, stem: Path) -> tuple[Path, ...]:
         left.set_ylabel("% more area than the row without scales")
         right.set_ylabel("% less area than the array of 8 bits without scales")
         left.set_title("What scales cost in a row")
-        right.set_title("What 4 bits with scales save in the array (diamond: without)")
+        right.set_title("What 4 bits with scales save (diamond: without)")
         bits = [Line2D([], [], color=COLOURS.get((b, n), plot.INK), linewidth=1.8, label=f"{b}/{b} bits, {n} lanes")
                 for b, n in shapes]  # fmt: skip
         forms = [Line2D([], [], color=plot.INK, linestyle=LINES[form], linewidth=1.6, label=LABELS[form])
