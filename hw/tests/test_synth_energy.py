@@ -27,6 +27,7 @@ library (small) {
         fall_power (scalar) { values ("200"); } }
       internal_power () { related_pin : "B"; when : "!A"; rise_power (scalar) { values ("300"); }
         fall_power (scalar) { values ("700"); } } } }
+  cell (TIE) { area : 1; cell_leakage_power : 9; pin (Z) { direction : output; function : "1"; } }
   cell (DFF) { area : 1; cell_leakage_power : 0; ff (IQ, IQN) { clocked_on : "CK"; next_state : "D"; }
     leakage_power () { when : "CK & Q"; value : 4; }
     pin (D) { direction : input; capacitance : 5;
@@ -67,7 +68,7 @@ def waves(a, b, y, q):
 def measured(flat, what, **options):
     library = Library(TEXT)
     parameters = {"part": lambda cell: cell.name, "period_ns": 3.0, "slew": 1.0, "output_load": 4.0} | options
-    return energy(flat, library, read_power(TEXT, ["NAND", "DFF"]), what, **parameters)
+    return energy(flat, library, read_power(TEXT, ["NAND", "DFF", "TIE"]), what, **parameters)
 
 
 def test_by_hand():
@@ -98,6 +99,16 @@ def test_nothing_moves():
     assert found["gate"] == Energy(leakage=pytest.approx(4 * 7 * 3e-3))
     assert (found["flop"].internal, found["flop"].switching) == (0, 0)
     assert found["flop"].clock == pytest.approx(4 * 2 * 2 * 6)
+
+
+def test_tie_cells_leak():
+    tie = FlatCell(name="tie", kind="TIE", inputs={}, outputs={"Z": B})
+    flat = netlist(tie=tie)
+    flat.ports.pop("b")
+    found = measured(flat, waves([0, 1], [1, 1], [1, 0], [1, 1]))
+    assert found["tie"] == Energy(leakage=pytest.approx(9 * 3e-3))
+    with pytest.raises(WavesError, match="at cell 'tie'"):
+        measured(flat, waves([0, 1], [0, 0], [1, 1], [1, 1]))
 
 
 def test_loads_of_nets():
