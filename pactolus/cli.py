@@ -483,7 +483,7 @@ def methods(
     epochs: Annotated[int | None, typer.Option(help="Other than the study's.")] = None,
     jobs: Jobs = 2,
     data_dir: DataDir = None,
-    checkpoints: Checkpoints = BUILD / "studies",
+    checkpoints: Checkpoints = BUILD / "studies" / "methods",
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV file; the plot is beside it.")] = BUILD
     / "reports"
     / "methods.csv",
@@ -517,7 +517,7 @@ def model_size(
     epochs: Annotated[int | None, typer.Option(help="Other than the study's.")] = None,
     jobs: Jobs = 2,
     data_dir: DataDir = None,
-    checkpoints: Checkpoints = BUILD / "studies",
+    checkpoints: Checkpoints = BUILD / "studies" / "model-size",
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV file; the plot is beside it.")] = BUILD
     / "reports"
     / "model-size.csv",
