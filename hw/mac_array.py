@@ -174,6 +174,7 @@ class MacRow(wiring.Component):
         self.acc_bits = acc_bits
         self.pipeline = pipeline
         self.form = self._dot_product.form
+        self.carry_save = bool(carry_save)
         self.parts = ("", "_carry") if carry_save else ("",)
         members = self._dot_product.signature.members.items()
         digits = {name: member for name, member in members if name in ("x", "x_n", "pair_sums_n", "w")}
