@@ -43,6 +43,12 @@ DataDir = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(help="Trainings at once, one thread each.")]
 Checkpoints = Annotated[Path, typer.Option(help="What is there is not trained again.")]
+CellTechnology = Annotated[str, typer.Option(help="Technology with standard cells.")]
+Liberty = Annotated[
+    Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
+]
+PowerLiberty = Annotated[Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) with internal power.")]
+ClockTarget = Annotated[float | None, typer.Option(help="Clock target in ns; the technology's if not given.")]
 
 
 class Simulator(enum.Enum):
@@ -297,16 +303,14 @@ def docs(
 @app.command()
 def synth(
     pdk: Annotated[str, typer.Option(help="Technology; see the documentation for the names.")] = "mini",
-    liberty: Annotated[
-        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
-    ] = None,
+    liberty: Liberty = None,
     components: Annotated[str, typer.Option(help="What to synthesize.")] = "array,pact",
     digit_bits: Annotated[str, typer.Option(help="Digit widths of the arrays.")] = "1,2,4,8,16",
     output_bits: Annotated[str, typer.Option(help="Output widths of the PACT units.")] = "1,2,3,4,8",
     rows: Annotated[int | None, typer.Option(help="Rows of the arrays; by technology if not given.")] = None,
     lanes: Annotated[int | None, typer.Option(help="Lanes of the arrays; by digit width if not given.")] = None,
     accumulator_bits: Annotated[int | None, typer.Option(help="Of the arrays; 2d + 12 if not given.")] = None,
-    clock_ns: Annotated[float | None, typer.Option(help="Clock target in ns; the technology's if not given.")] = None,
+    clock_ns: ClockTarget = None,
 ) -> None:
     """Area per bit width of the array and the PACT unit: a table, a CSV file and a plot in build/reports."""
     from hw.synth import report
@@ -336,10 +340,8 @@ def prove(
     pipeline: Annotated[int | None, typer.Option(help="Pipeline registers; by digit width if not given.")] = None,
     carry_save: Annotated[bool, typer.Option("--carry-save", help="Accumulators in carry-save form.")] = False,
     pdk: Annotated[str, typer.Option(help="Technology of cells or gates.")] = "mini",
-    liberty: Annotated[
-        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
-    ] = None,
-    clock_ns: Annotated[float | None, typer.Option(help="Clock target in ns; the technology's if not given.")] = None,
+    liberty: Liberty = None,
+    clock_ns: ClockTarget = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file.")] = None,
 ) -> None:
     """Prove arrays and their mapped netlists equal to the plain sum of products; see docs/datapath.md for how.
@@ -738,11 +740,9 @@ def area(
 @report_app.command()
 def accelerators(
     configs: Annotated[list[str] | None, typer.Argument(help="Presets; all if none.")] = None,
-    pdk: Annotated[str, typer.Option(help="Technology with standard cells.")] = "mini",
-    liberty: Annotated[
-        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
-    ] = None,
-    clock_ns: Annotated[float | None, typer.Option(help="Clock target in ns; the technology's if not given.")] = None,
+    pdk: CellTechnology = "mini",
+    liberty: Liberty = None,
+    clock_ns: ClockTarget = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file.")] = None,
 ) -> None:
     """Area of whole accelerators by component, memories as black boxes of stated sizes."""
@@ -762,10 +762,8 @@ def accelerators(
 
 @report_app.command("energy")
 def report_energy(
-    pdk: Annotated[str, typer.Option(help="Technology with standard cells.")] = "nangate45",
-    liberty: Annotated[
-        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) with internal power.")
-    ] = None,
+    pdk: CellTechnology = "nangate45",
+    liberty: PowerLiberty = None,
     digit_bits: Annotated[
         str, typer.Option("--bits", help="Digit widths of the area report's arrays; none if empty.")
     ] = "1,2,4,8,16",
@@ -816,15 +814,13 @@ def report_energy(
 
 @report_app.command("vector-scales")
 def vector_scales(
-    pdk: Annotated[str, typer.Option(help="Technology with standard cells.")] = "mini",
-    liberty: Annotated[
-        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) that overrides the technology's own.")
-    ] = None,
+    pdk: CellTechnology = "mini",
+    liberty: Liberty = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows of the arrays.")] = 2,
     scale_bits: Annotated[
         list[int] | None, typer.Option(min=1, max=16, help="Width of both scales; several are possible.")
     ] = None,
-    clock_ns: Annotated[float | None, typer.Option(help="Clock target in ns; the technology's if not given.")] = None,
+    clock_ns: ClockTarget = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Yosys processes at a time.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file; the plots go beside it.")] = None,
 ) -> None:
@@ -846,10 +842,8 @@ def vector_scales(
 
 @report_app.command("glitches")
 def report_glitches(
-    pdk: Annotated[str, typer.Option(help="Technology with standard cells.")] = "nangate45",
-    liberty: Annotated[
-        Path | None, typer.Option(help="Liberty file (.lib or .lib.gz) with internal power.")
-    ] = None,
+    pdk: CellTechnology = "nangate45",
+    liberty: PowerLiberty = None,
     digit_bits: Annotated[int, typer.Option("--bits", help="Digit width of the array.")] = 4,
     rows: Annotated[int, typer.Option(min=1, help="Of the array.")] = 4,
     lanes: Annotated[int, typer.Option(min=1, help="Of the array.")] = 16,

@@ -10,13 +10,14 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from golden import vectors
+from golden.files import write_table
 from golden.network import Conv2d
 from hw.config import AcceleratorConfig, checked_digit_bits, preset
 from hw.synth.components import ROWS, WORD_BITS
+from hw.synth.console import progress_bar
 from hw.synth.energy import Energy, energy
 from hw.synth.energy_plot import EnergyRow, energy_plot
 from hw.synth.flow import synthesize
@@ -26,7 +27,6 @@ from hw.synth.parts import array_parts
 from hw.synth.power import PowerLibrary, read_power
 from hw.synth.technology import Target, TechnologyError, resolve
 from hw.verilog import generate
-from sw.files import write_table
 from tb import runner
 from tb.gates import GateRun, array, simulate_array
 
@@ -274,11 +274,7 @@ def run(
     period = clock_ns or target.technology.clock_ns
     table: list[EnergyRow] = []
     known: PowerLibrary | None = None
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console, transient=True,
-    )  # fmt: skip
-    with progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("", total=sum(1 + len(job.runs) for job in jobs))
         for job in jobs:
             title = f"{job.name} d={job.config.digit_bits}"
@@ -326,7 +322,7 @@ def run(
                         simulator=simulator,
                     )
                 )
-                write_table(table, output, command=command)
+                write_table(table, output, command=command, digits=6)
                 progress.advance(task)
     _print(table, target, console)
     title = f"Energy per product of d-bit digits: {target.technology.title}, {table[0].voltage:g} V, no wires"

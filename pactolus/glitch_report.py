@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from golden.files import write_table
 from hw.config import AcceleratorConfig, checked_digit_bits
 from hw.synth.energy import energy
 from hw.synth.flow import synthesize
@@ -18,7 +19,6 @@ from hw.synth.power import read_power
 from hw.synth.technology import TechnologyError, resolve
 from hw.verilog import generate
 from pactolus.energy_report import cell_parts, common_slew
-from sw.files import write_table
 from tb.gates import array, simulate_array
 from tb.glitches import count_edges
 
@@ -155,7 +155,7 @@ def run(
         for part in (*PARTS, "all")
         if part in settled
     ]
-    write_table(table, output, command=command)
+    write_table(table, output, command=command, digits=6)
     shown = Table(
         title=f"Edges and femtojoules per product, without and with delays: d = {digit_bits}, {rows} rows of {lanes}",
         title_justify="left",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 import statistics
 from collections import defaultdict
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from golden.files import write_csv
 from golden.network import signed_width
 from golden.solver_study import Trial, study
 
@@ -41,11 +41,8 @@ def write(channels: int, residuals: int, *, seed: int, path: Path, console: Cons
             for solutions in ([t.solution for t in group], [t.rounded for t in group]):
                 row += _median_and_max([measure(solution) for solution in solutions])
         rows.append(row)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        command = f"pactolus report solver --channels {channels} --residuals {residuals} --seed {seed}"
-        file.write(f"# {command} --output {shlex.quote(str(path))}\n")
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    command = f"pactolus report solver --channels {channels} --residuals {residuals} --seed {seed}"
+    write_csv(path, header, rows, command=f"{command} --output {shlex.quote(str(path))}")
     table = Table(title="Signed bits of the constants, median/max; rounded: slope and offset", box=box.SIMPLE_HEAD)
     shown = [f"{measure}{form}" for measure in measures if measure != "S" for form in ("", " rounded")]
     for heading in ("operand", "k", "channels", "wrong", *shown):

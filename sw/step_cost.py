@@ -14,7 +14,8 @@ from rich.progress import track
 from rich.table import Table
 from torch.nn import functional
 
-from .files import write_csv
+from golden.files import write_csv
+
 from .models import MODELS, Precision
 from .train import laid_out, threads
 

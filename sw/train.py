@@ -25,8 +25,9 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn import functional
 
+from golden.files import write_atomically, write_csv
+
 from .data import AUGMENTATIONS, SHAPES, Dataset, Split, augment, load
-from .files import write_atomically, write_csv
 from .layers import (
     ActivationQuantizer,
     OctavActivation,

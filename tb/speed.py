@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golden import vectors
+from golden.files import write_csv
 from hw.config import preset
 from hw.program import build
 from hw.program.cycles import predict
@@ -82,9 +82,5 @@ def run(
     for row in rows:
         table.add_row(*(str(row[column]) for column in COLUMNS))
     console.print(table)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     console.print(f"{path}", highlight=False, soft_wrap=True)

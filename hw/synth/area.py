@@ -10,10 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from golden.files import write_table
 from hw.dot_product import MAX_PIPELINE
 from hw.synth import area_plot, area_tables, place, timing
 from hw.synth.components import DIGIT_WIDTHS, SERIES, series
-from hw.synth.row import Row, write_csv
+from hw.synth.console import grouped
+from hw.synth.row import Row
 from hw.synth.sweep import Job, sweep, with_ratios
 from hw.synth.technology import TECHNOLOGIES, Kind, Target, resolve
 
@@ -156,7 +158,7 @@ def run(
         if why and (target.library or routed):
             console.print(why)
         paths.append(reports / f"arrays-{target.name}.csv")
-        write_csv(rows_of, paths[-1], command=command)
+        write_table(rows_of, paths[-1], command=command)
     paths.append(reports / "arrays.md")
     paths[-1].write_text(area_tables.page(results, found, command), encoding="utf-8")
     shown = next((target for target in found if target.name == REFERENCE), found[0])
@@ -171,10 +173,6 @@ COLUMNS = {
     "x": ("activation_register", "distribution", "control"),
 }
 """The printed columns and the parts that they add up."""
-
-
-def _text(value: float | None, digits: int = 0) -> str:
-    return "" if value is None else f"{value:,.{digits}f}".replace(",", "\N{NO-BREAK SPACE}")
 
 
 def _digits(value: float) -> int:
@@ -208,13 +206,13 @@ def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
             "" if previous == row.series else row.series,
             str(row.digit_bits),
             f"{row.lanes}×{row.rows}" if macs > 1 else "",
-            *([_text(1000 / row.clock_ns)] if row.clock_ns else []),
-            _text(cost, _digits(cost)),
+            *([grouped(1000 / row.clock_ns)] if row.clock_ns else []),
+            grouped(cost, _digits(cost)),
         ]
         for parts in COLUMNS.values():
-            values.append(_text(sum(row.body[part] for part in parts) / macs, _digits(cost)) if row.body else "")
-        values += [_text(row.ratio_to_floor, 2), _text(row.ratio_to_16, 1), _text(row.plain_ratio, 2)]
-        table.add_row(*values, _text(row.delay_ns, 2) if target.library else _text(row.fmax_mhz, 0))
+            values.append(grouped(sum(row.body[part] for part in parts) / macs, _digits(cost)) if row.body else "")
+        values += [grouped(row.ratio_to_floor, 2), grouped(row.ratio_to_16, 1), grouped(row.plain_ratio, 2)]
+        table.add_row(*values, grouped(row.delay_ns, 2) if target.library else grouped(row.fmax_mhz, 0))
         previous = row.series
     console.print(table)
     console.print("x: activation registers, what the rows share, control. Parts one by one are in the file.\n")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
+from golden.files import write_table
 from hw.accelerator import Accelerator
 from hw.config import AcceleratorConfig, preset
+from hw.synth.console import grouped, progress_bar
 from hw.synth.flow import Netlist, synthesize
 from hw.synth.technology import Target, resolve
 from hw.verilog import generate
@@ -215,17 +216,10 @@ def run(
     if target.library is None:
         raise ValueError(f"Technology must have standard cells for areas by component, not {target.name!r}")
     parts: list[Part] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar(console) as progress:
         for config in chosen:
             parts += accelerator_parts(config, target, build=build, clock_ns=clock_ns, progress=progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(f"# {command}\n")
-        writer = csv.DictWriter(file, [field.name for field in fields(Part)], lineterminator="\n")
-        writer.writeheader()
-        for part in parts:
-            writer.writerow({name: "" if value is None else value for name, value in asdict(part).items()})
+    write_table(parts, path, command=command)
     if not console.is_terminal:
         console.width = max(console.width, FILE_WIDTH)
     console.print(_table(parts, [config.name for config in chosen], target))
@@ -246,7 +240,7 @@ def _table(parts: Sequence[Part], names: Sequence[str], target: Target) -> Table
         cells = []
         for name in names:
             area = sum(part.area_um2 or 0 for part in parts if part.config == name and group in (part.group, None))
-            cells += [f"{area:,.0f}".replace(",", "\N{NO-BREAK SPACE}"), f"{100 * area / totals[name]:.1f}"]
+            cells += [grouped(area), f"{100 * area / totals[name]:.1f}"]
         table.add_row(group or "all logic", *cells, end_section=group == GROUPS[-1])
     memory = []
     for name in names:
@@ -255,6 +249,6 @@ def _table(parts: Sequence[Part], names: Sequence[str], target: Target) -> Table
             for part in parts
             if part.config == name and part.group == "memory"
         )
-        memory += [f"{bits / 8192:,.1f}".replace(",", "\N{NO-BREAK SPACE}"), ""]
+        memory += [grouped(bits / 8192, 1), ""]
     table.add_row("memory, KiB", *memory)
     return table

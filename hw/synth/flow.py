@@ -44,6 +44,7 @@ __all__ = [
     "liberty_file",
     "luts",
     "run_yosys",
+    "store",
     "synthesize",
 ]
 
@@ -484,14 +485,19 @@ def _map(folder: Path, top: str, library: Library | None, picoseconds: int) -> N
         run_yosys("map_fast.ys", folder, top)
 
 
+def store(path: Path, text: str) -> None:
+    """Write a file of the cache, which other processes may be writing at the same time, in one piece."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as part:
+        part.write(text)
+    Path(part.name).rename(path)
+
+
 def liberty_file(target: Target, build: Path) -> Path:
     """The uncompressed Liberty under ``build``, where Yosys, ABC and OpenSTA read it."""
     path = build.resolve() / "liberty" / f"{target.name}-{target.digest[:16]}.lib"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as part:
-            part.write(target.liberty or "")
-        Path(part.name).rename(path)
+        store(path, target.liberty or "")
     return path
 
 

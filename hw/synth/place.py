@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from hw.synth.flow import synthesize
+from hw.synth.flow import store, synthesize
 from hw.synth.technology import Target
 
 __all__ = ["Routing", "RoutingError", "route", "unavailable", "wrapped"]
@@ -140,7 +140,5 @@ def route(verilog: str, top: str, target: Target, *, build: Path) -> Routing:
     (clock,) = found["fmax"].values()
     cells = found["utilization"]["ICESTORM_LC" if target.name == "ice40" else "TRELLIS_COMB"]
     routing = Routing(fmax_mhz=round(clock["achieved"], 1), used=cells["used"], available=cells["available"])
-    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as part:
-        json.dump(asdict(routing), part)
-    Path(part.name).rename(stored)
+    store(stored, json.dumps(asdict(routing)))
     return routing

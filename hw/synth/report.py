@@ -10,9 +10,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from golden.files import write_table
 from hw.synth import plot, timing
 from hw.synth.components import DIGIT_WIDTHS, KINDS, OUTPUT_WIDTHS, Subject, arrays, units
-from hw.synth.row import Row, write_csv
+from hw.synth.console import grouped
+from hw.synth.row import Row
 from hw.synth.sweep import Job, sweep, with_ratios
 from hw.synth.technology import Kind, Target, resolve
 
@@ -106,14 +108,10 @@ def run(
     if no_delay:
         console.print(no_delay)
     path = reports / f"area-{target.name}.csv"
-    write_csv(table, path)
+    write_table(table, path)
     plots = plot.area(table, target, reports / f"area-{target.name}")
     console.print(f"Written: {', '.join(str(p) for p in (path, *plots))}", soft_wrap=True)
     return Report(target=target, rows=table, csv=path, plots=plots)
-
-
-def _text(value: float | None, digits: int = 0) -> str:
-    return "" if value is None else f"{value:,.{digits}f}".replace(",", "\N{NO-BREAK SPACE}")
 
 
 def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
@@ -128,7 +126,7 @@ def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
 
     def costs(row: Row) -> list[str]:
         first = [] if kind is Kind.GENERIC else [row.cost]
-        return [_text(value) for value in (*first, row.cells, row.ffs)]
+        return [grouped(value) for value in (*first, row.cells, row.ffs)]
 
     def table(title: str, names: Sequence[str]) -> Table:
         made = Table(
@@ -160,15 +158,15 @@ def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
         )
         for row in selected:
             made.add_row(
-                _text(row.digit_bits),
-                _text(row.rows),
-                _text(row.lanes),
-                _text(row.accumulator_bits),
-                _text(row.cost_per_mac, 2),
-                _text(row.ratio_to_16, 1),
+                grouped(row.digit_bits),
+                grouped(row.rows),
+                grouped(row.lanes),
+                grouped(row.accumulator_bits),
+                grouped(row.cost_per_mac, 2),
+                grouped(row.ratio_to_16, 1),
                 *costs(row),
-                _text(row.weight_register if kind is Kind.CELLS else row.weight_register_ffs),
-                *([_text(row.delay_ns, 2)] if delays else []),
+                grouped(row.weight_register if kind is Kind.CELLS else row.weight_register_ffs),
+                *([grouped(row.delay_ns, 2)] if delays else []),
             )
         console.print(made)
         console.print(
@@ -182,10 +180,10 @@ def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
         for row in selected:
             made.add_row(
                 plot.FORMS[row.component].label,
-                _text(row.output_bits),
-                _text(row.accumulator_bits),
+                grouped(row.output_bits),
+                grouped(row.accumulator_bits),
                 *costs(row),
-                *([_text(row.delay_ns, 2)] if delays else []),
+                *([grouped(row.delay_ns, 2)] if delays else []),
             )
         console.print(made)
         console.print("One unit for k-bit codes; its constants come from outside.\n")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from hw.synth.parts import BODY, PARTS
 
-__all__ = ["Row", "write_csv"]
+__all__ = ["Row"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +117,3 @@ class Row:
     def body(self) -> Mapping[str, float]:
         """The parts that the area per MAC counts."""
         return {name: value for name, value in self.parts.items() if name in BODY}
-
-
-def write_csv(rows: Sequence[Row], path: Path, *, command: str | None = None) -> None:
-    """Write ``rows``, below the command that made them."""
-    names = [field.name for field in fields(Row)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        if command:
-            file.write(f"# {command}\n")
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: "" if value is None else value for name, value in asdict(row).items()})

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hw.synth import netlist as netlists
 from hw.synth import place, timing
 from hw.synth.components import NATIVE_BITS, Subject
+from hw.synth.console import progress_bar
 from hw.synth.flow import Netlist, is_flip_flop, luts, synthesize
 from hw.synth.parts import array_parts, costs
 from hw.synth.row import Row
 from hw.synth.technology import Kind, Target, bit_product_area
 
-__all__ = ["Job", "sweep", "with_ratios"]
+__all__ = ["Job", "in_parallel", "sweep", "with_ratios"]
+
+J = TypeVar("J", bound=Hashable)
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,43 @@ def with_ratios(rows: Iterable[Row], target: Target) -> tuple[Row, ...]:
     return tuple(compared)
 
 
+def in_parallel(
+    work: Callable[[J], R],
+    jobs: Sequence[J],
+    *,
+    title: Callable[[J], str],
+    processes: int | None = None,
+    console: Console | None = None,
+) -> dict[J, R]:
+    """What ``work`` makes of every job, begun in their order, with progress that shows the title of the last one done.
+
+    The first error ends it; what has not begun does not begin any more.
+
+    Parameters
+    ----------
+    processes : :class:`int` or ``None``
+        Jobs at a time; ``None``: one per core, four at most.
+    console : :class:`rich.console.Console` or ``None``
+        Where progress goes; ``None``: standard output.
+    """
+    results: dict[J, R] = {}
+    with (
+        progress_bar(console) as progress,
+        ThreadPoolExecutor(max_workers=processes or min(4, os.cpu_count() or 1)) as pool,
+    ):
+        task = progress.add_task("Synthesizing", total=len(jobs))
+        futures = {pool.submit(work, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                job = futures[future]
+                results[job] = future.result()
+                progress.update(task, advance=1, description=title(job))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
+
+
 def sweep(
     jobs: Sequence[Job], *, build: Path, processes: int | None = None, console: Console | None = None
 ) -> list[Row]:
@@ -160,22 +200,13 @@ def sweep(
         :class:`~hw.synth.timing.TimingError` and :class:`~hw.synth.place.RoutingError`).
     """
     delays = {job.target.name: timing.unavailable(job.target) is None for job in jobs}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    rows: dict[Job, Row] = {}
-    with (
-        Progress(*columns, console=console, transient=True) as progress,
-        ThreadPoolExecutor(max_workers=processes or min(4, os.cpu_count() or 1)) as pool,
-    ):
-        task = progress.add_task("Synthesizing", total=len(jobs))
-        # What takes longest goes first, so that no core waits for it in the end.
-        order = sorted(jobs, key=lambda job: (not job.routed, -job.subject.size))
-        futures = {pool.submit(_measure, job, build, delays[job.target.name]): job for job in order}
-        try:
-            for future in as_completed(futures):
-                job = futures[future]
-                rows[job] = future.result()
-                progress.update(task, advance=1, description=f"{job.target.name}: {job.subject.title}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    # What takes longest goes first, so that no core waits for it in the end.
+    order = sorted(jobs, key=lambda job: (not job.routed, -job.subject.size))
+    rows = in_parallel(
+        lambda job: _measure(job, build, delays[job.target.name]),
+        order,
+        title=lambda job: f"{job.target.name}: {job.subject.title}",
+        processes=processes,
+        console=console,
+    )
     return [rows[job] for job in jobs]

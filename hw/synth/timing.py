@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hw.synth.flow import Netlist, liberty_file
+from hw.synth.flow import Netlist, liberty_file, store
 from hw.synth.technology import Target
 
 __all__ = ["Timing", "TimingError", "analyze", "unavailable"]
@@ -109,7 +109,5 @@ exit
         raise TimingError(f"OpenSTA failed on {netlist.top!r}; the end of its output:\n{tail}")
     (Path(netlist.folder) / "timing.log").write_text(report)
     timing = Timing(delay_ns=round(1000 - float(slack[1]), 3), start=start[1], end=end[1])
-    with tempfile.NamedTemporaryFile("w", dir=netlist.folder, delete=False) as part:
-        json.dump(asdict(timing), part)
-    Path(part.name).rename(stored)
+    store(stored, json.dumps(asdict(timing)))
     return timing

@@ -6,19 +6,16 @@ Dai et al., "VS-Quant: Per-vector Scaled Quantization" (arXiv 2102.04503), claim
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from golden.files import write_table
 from golden.network import MAX_CODE_BITS
 from hw.config import checked_integer
 from hw.mac_array import MacArray
@@ -29,6 +26,7 @@ from hw.synth.flow import Netlist, is_flip_flop, synthesize
 from hw.synth.liberty import Library
 from hw.synth.netlist import read
 from hw.synth.parts import array_parts, costs
+from hw.synth.sweep import in_parallel
 from hw.synth.technology import Target, resolve
 from hw.verilog import generate
 
@@ -262,30 +260,16 @@ def run(
             _Subject(*shape, rows, form, width) for shape in chosen if shape not in COMPARED for width in widths
         ]
     no_delay = timing.unavailable(target)
-    found: dict[_Subject, Row] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        Progress(*columns, console=console, transient=True) as progress,
-        ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1)) as pool,
-    ):
-        task = progress.add_task(f"Synthesizing for {target.name}", total=len(subjects))
-        futures = {pool.submit(_row, s, target, build, clock_ns, no_delay is None): s for s in subjects}
-        try:
-            for future in as_completed(futures):
-                found[futures[future]] = future.result()
-                progress.advance(task)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    found = in_parallel(
+        lambda subject: _row(subject, target, build, clock_ns, no_delay is None),
+        subjects,
+        title=lambda subject: f"Synthesizing for {target.name}",
+        processes=jobs,
+        console=console,
+    )
     results = _compared([found[subject] for subject in sorted(subjects, key=lambda s: chosen.index(s.shape))])
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(f"# {command}\n")
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        for row in results:
-            writer.writerow({name: "" if value is None else value for name, value in asdict(row).items()})
+    write_table(results, path, command=command)
     console.print(_table(results, target))
     if no_delay:
         console.print(no_delay)

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..files import write_atomically
+from golden.files import write_atomically
+
 from .space import Point, Space
 
 if TYPE_CHECKING:

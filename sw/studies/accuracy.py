@@ -9,8 +9,9 @@ from typing import Any
 import rich.table
 from rich.console import Console
 
+from golden.files import write_csv
+
 from ..data import load
-from ..files import write_csv
 from ..models import OPTIONS
 from ..train import TrainConfig
 from .runs import Run, mean_and_deviation, measure, percent, spread

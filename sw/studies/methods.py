@@ -9,7 +9,8 @@ import rich.box
 import rich.table
 from rich.console import Console
 
-from ..files import write_csv
+from golden.files import write_csv
+
 from ..train import TrainConfig
 from .plot import COLOURS, FAINT, figure
 from .runs import Run, mean_and_deviation, measure_all, percent, spread

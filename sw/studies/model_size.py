@@ -14,7 +14,8 @@ import rich.table
 import torch
 from rich.console import Console
 
-from ..files import write_csv
+from golden.files import write_csv
+
 from ..layers import QuantizedWeight
 from ..train import TrainConfig
 from .methods import BUDGETS

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..files import write_table
+from golden.files import write_table
+
 from ..quantizers.mse import mse_clip
 from ..quantizers.octav import TOLERANCE, octav, octav_clip
 from ..train import TrainConfig, train
@@ -152,7 +153,7 @@ def study(bits: Sequence[int] = range(2, 9), *, seed: int = 0,
 
 def write(rows: Sequence[Row], path: Path, *, command: str) -> None:
     """Write one line per tensor and width; the first line, a comment, names the command that made the file."""
-    write_table(rows, path, command=command)
+    write_table(rows, path, command=command, digits=6)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

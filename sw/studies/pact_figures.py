@@ -14,8 +14,9 @@ import torch
 from rich.console import Console
 from torch.nn import functional
 
+from golden.files import write_csv
+
 from ..data import Split, load
-from ..files import write_csv
 from ..layers import PactActivation
 from ..train import TrainConfig, load_checkpoint
 from .plot import COLOURS, FAINT, figure

@@ -19,9 +19,10 @@ import rich.progress
 from rich.console import Console
 from torch import nn
 
+from golden.files import write_atomically
+
 from ..data import Dataset, Split, load
 from ..export import integer_accuracy
-from ..files import write_atomically
 from ..train import TrainConfig, accuracy, threads, trained
 
 __all__ = ["Run", "accuracies", "mean_and_deviation", "measure", "measure_all", "percent", "spread"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..files import write_csv
+from golden.files import write_csv
+
 from ..search import Evaluation, front, hypervolume
 from .plot import COLOURS, FAINT, figure
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
+from golden.files import write_csv
 from hw.config import checked_digit_bits
 from hw.dot_product import Form, checked_form, checked_pipeline
 from hw.mac_array import MacArray
 from hw.synth import netlist
 from hw.synth.components import ROWS, WORD_BITS
+from hw.synth.console import progress_bar
 from hw.synth.equivalence.circuit import DesignError, read_mapped, read_rtl
 from hw.synth.equivalence.proof import ProofError, Shape, Step, prove
 from hw.synth.flow import synthesize
@@ -158,9 +159,8 @@ def run(
     if target.technology.kind is Kind.FPGA:
         raise ValueError(f"Proofs need a technology of cells or gates, not {target.name!r}")
     rows: list[Row] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        with Progress(*columns, console=console, transient=True) as progress:
+        with progress_bar(console) as progress:
             total = progress.add_task(f"Proofs on {target.name}", total=len(chosen))
             for subject in chosen:
                 rows += [
@@ -177,13 +177,8 @@ def run(
 
 
 def _write(rows: Sequence[Row], path: Path, command: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(f"# {command}\n")
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(asdict(row) | {"carry_save": int(row.carry_save), "seconds": f"{row.seconds:.2f}"})
+    changed = [asdict(row) | {"carry_save": int(row.carry_save), "seconds": f"{row.seconds:.2f}"} for row in rows]
+    write_csv(path, [field.name for field in fields(Row)], (list(row.values()) for row in changed), command=command)
 
 
 def _print(rows: Sequence[Row], target: Target, console: Console) -> None:

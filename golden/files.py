@@ -38,13 +38,15 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]
     write_atomically(path, text.getvalue().encode())
 
 
-def write_table(rows: Sequence[Any], path: Path, *, command: str) -> None:
-    """:func:`write_csv` of frozen dataclasses, a column for each field.
+def write_table(rows: Sequence[Any], path: Path, *, command: str | None = None, digits: int | None = None) -> None:
+    """:func:`write_csv` of frozen dataclasses of one class, at least one: a column for each field.
 
-    Numbers have 6 significant digits, what is ``None`` is empty.
+    Floats have ``digits`` significant digits, or all of theirs; what is ``None`` is empty.
     """
-    def cell(value: Any) -> str:
-        return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    def cell(value: Any) -> object:
+        if value is None:
+            return ""
+        return f"{value:.{digits}g}" if isinstance(value, float) and digits is not None else value
 
     names = [field.name for field in dataclasses.fields(rows[0])]
     write_csv(path, names, ([cell(getattr(row, name)) for name in names] for row in rows), command=command)
