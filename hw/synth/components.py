@@ -278,7 +278,7 @@ def series(
         pipeline=0 if name == "unpipelined" else None,
         plain=name in ("plain", "booth"),
         series=name,
-        booth=name == "booth",
+        booth=name != "plain",
     )
 
 
