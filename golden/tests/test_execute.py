@@ -7,12 +7,12 @@ import pytest
 
 from golden.execute import accumulate, execute, weight_matrix, windows
 from golden.network import Conv2d, Grid, IntegerNetwork, Kind, NetworkError, Tensor
-from golden.tests import onnx_reference
+from golden.tests import onnx_runtime
 
 
 def assert_equals_onnx_runtime(maker, frames=3):
     network, x = maker.network(), maker.input(frames)
-    got, expected = execute(network, x), onnx_reference.run(network, x)
+    got, expected = execute(network, x), onnx_runtime.executed(network, x)
     assert set(got) == set(expected) | {network.input.name}
     for name, value in expected.items():
         assert got[name].dtype == value.dtype

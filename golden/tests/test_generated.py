@@ -25,7 +25,7 @@ from golden.generated import (
     shrink,
 )
 from golden.network import Add, Conv2d, Grid, Kind, MaxPool2d, NetworkError, signed_width
-from golden.tests import onnx_reference
+from golden.tests import onnx_runtime
 
 SEEDS = range(200)
 
@@ -139,7 +139,7 @@ def test_every_corner_is_reached(networks):
 @pytest.mark.parametrize("first", range(0, 100, 20))
 def test_onnx_runtime_gives_the_same_numbers(networks, first):
     for spec, network, x, values in networks[first : first + 20]:
-        for name, value in onnx_reference.run(network, x).items():
+        for name, value in onnx_runtime.executed(network, x).items():
             np.testing.assert_array_equal(values[name], value, err_msg=f"{name} of {spec}")
 
 

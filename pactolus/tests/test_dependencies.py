@@ -21,6 +21,9 @@ ALLOWED = {
 
 EXTRA = {
     "golden/nemo.py": {"onnx"},
+    "golden/onnx_export/graph.py": {"onnx"},
+    "golden/onnx_export/integer.py": {"onnx"},
+    "golden/onnx_export/run.py": {"onnx", "onnxruntime"},
     "hw/fusesoc/generator.py": {"fusesoc"},
     "pactolus/search.py": {"numpy"},
     "sw/search/engine.py": {"distributed"},
