@@ -9,15 +9,78 @@ thresholds over every reachable accumulator: nothing is lost by leaving the rati
 
 from __future__ import annotations
 
+import enum
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
 from golden.network import MAX_SHIFT, Requantize, code_dtype, signed_width
 
-__all__ = ["INT64", "Solution", "Widths", "fold", "requantize", "solve", "solve_channels", "thresholds"]
+__all__ = [
+    "INT64",
+    "Rounding",
+    "Solution",
+    "Widths",
+    "fit",
+    "fold",
+    "requantize",
+    "solve",
+    "solve_channels",
+    "thresholds",
+]
+
+
+class Rounding(enum.Enum):
+    """How a number becomes an integer. Ours is ``HALF_UP``; imported networks bring their own."""
+
+    HALF_UP = "half up"
+    """floor(r + 1/2)."""
+
+    HALF_EVEN = "half to even"
+    """To the nearest, a tie to the even one: ONNX's QuantizeLinear, QONNX's ROUND."""
+
+    HALF_AWAY = "half away from zero"
+    """QONNX's HALF_UP."""
+
+    HALF_ZERO = "half toward zero"
+    """QONNX's HALF_DOWN."""
+
+    FLOOR = "down"
+    """Toward minus infinity."""
+
+    CEIL = "up"
+    """Toward infinity."""
+
+    ZERO = "toward zero"
+    """QONNX's DOWN; what a Cast or a Div of integers does."""
+
+    AWAY = "away from zero"
+    """QONNX's UP."""
+
+    def bound(self, level: int) -> tuple[int, bool]:
+        """Twice the least r that is rounded to at least ``level``, and whether that very r is."""
+        if self in (Rounding.FLOOR, Rounding.CEIL, Rounding.ZERO, Rounding.AWAY):
+            down = self is Rounding.FLOOR or (self is not Rounding.CEIL and (self is Rounding.ZERO) == (level > 0))
+            return (2 * level, True) if down else (2 * level - 2, False)
+        ties = {
+            Rounding.HALF_UP: True,
+            Rounding.HALF_EVEN: level % 2 == 0,
+            Rounding.HALF_AWAY: level > 0,
+            Rounding.HALF_ZERO: level <= 0,
+        }
+        return 2 * level - 1, ties[self]
+
+    def round(self, value: Fraction) -> int:
+        """The integer that ``value`` becomes."""
+        nearest = math.floor(value)
+        return nearest + 1 if self._reaches(value, nearest + 1) else nearest
+
+    def _reaches(self, value: Fraction, level: int) -> bool:
+        twice, included = self.bound(level)
+        return 2 * value >= twice if included else 2 * value > twice
 
 
 @dataclass(frozen=True)
@@ -119,21 +182,36 @@ def fold(
     return slope.copy(), offset.copy()
 
 
-def thresholds(slope: Fraction, offset: Fraction, bits: int, lo: int, hi: int) -> list[int]:
+def thresholds(
+    slope: Fraction,
+    offset: Fraction,
+    bits: int,
+    lo: int,
+    hi: int,
+    *,
+    rounding: Rounding = Rounding.HALF_UP,
+    first: int = 0,
+) -> list[int]:
     """Thresholds T_1 .. T_(2**bits - 1) of a channel with ``slope >= 0`` over ``lo <= acc <= hi``.
 
-    T_j is the smallest acc with ``slope*acc + offset >= j - 1/2``, clamped to ``lo .. hi + 1`` (``lo``: every reachable
-    accumulator gives a code of at least j; ``hi + 1``: none does). Ascending.
+    T_j is the smallest acc whose ``slope*acc + offset`` is rounded to at least ``first + j`` (``first``: the integer
+    that code 0 stands for), clamped to ``lo .. hi + 1`` (``lo``: every reachable accumulator gives a code of at least
+    j; ``hi + 1``: none does). Ascending.
     """
     if slope < 0:
         raise ValueError(f"Slope must be at least 0, not {slope!r}")
     denominator = slope.denominator * offset.denominator
     a = 2 * slope.numerator * offset.denominator
     b = 2 * offset.numerator * slope.denominator
-    levels = range(1, 1 << bits)
-    if a == 0:
-        return [lo if b >= (2 * j - 1) * denominator else hi + 1 for j in levels]
-    return [min(max(-((b - (2 * j - 1) * denominator) // a), lo), hi + 1) for j in levels]
+    found = []
+    for level in range(first + 1, first + (1 << bits)):
+        twice, included = rounding.bound(level)
+        short = twice * denominator - b
+        if a == 0:
+            found.append(lo if short < 0 or (included and short == 0) else hi + 1)
+        else:
+            found.append(min(max(-(-short // a) if included else short // a + 1, lo), hi + 1))
+    return found
 
 
 def solve(
@@ -145,6 +223,8 @@ def solve(
     *,
     skip_slope: Fraction = Fraction(0),
     skip_bits: int = 0,
+    rounding: Rounding = Rounding.HALF_UP,
+    first: int = 0,
     limits: Widths = INT64,
 ) -> Solution:
     """Integer constants whose thresholds equal the channel's over every acc in ``lo .. hi`` and every skip code.
@@ -165,6 +245,9 @@ def solve(
         Reachable accumulators, ``lo <= hi``.
     skip_bits : :class:`int`
         Bits of the skip code; 0: no residual operand.
+    rounding, first : :class:`Rounding`, :class:`int`
+        As in :func:`thresholds`. Rounding half up, up or down always has a solution; others may have none, since
+        their thresholds are not evenly spaced where ties occur.
     limits : :class:`Widths`
         Widths of the constants. If no exact solution fits, the widest multipliers that fit are used and
         :attr:`Solution.mismatches` is the exact number of (acc, skip) pairs whose codes differ.
@@ -172,22 +255,22 @@ def solve(
     if lo > hi:
         raise ValueError(f"Accumulator bounds must be ascending, not {lo!r}..{hi!r}")
     if slope < 0:
-        mirrored = solve(-slope, offset, bits, -hi, -lo, skip_slope=skip_slope, skip_bits=skip_bits, limits=limits)
+        mirrored = solve(-slope, offset, bits, -hi, -lo, skip_slope=skip_slope, skip_bits=skip_bits, rounding=rounding,
+                         first=first, limits=limits)  # fmt: skip
         # -M must fit too: a two's complement M of exactly -2**(w-1) has no positive twin, and solve() never returns it.
         return Solution(
             -mirrored.multiplier, mirrored.skip_multiplier, mirrored.bias, mirrored.shift, mirrored.mismatches
         )
-    problem = _Problem(slope, offset, bits, lo, hi, skip_slope, skip_bits)
+    if rounding is Rounding.FLOOR:
+        rounding, offset = Rounding.HALF_UP, offset - Fraction(1, 2)
+    if rounding is Rounding.HALF_UP:
+        offset, first = offset - first, 0
+    else:
+        return _solve_ties(slope, offset, bits, lo, hi, skip_slope, skip_bits, rounding, first, limits)
+    problem = _Problem.of(slope, offset, bits, lo, hi, skip_slope, skip_bits)
     constant = problem.constants(0, 0, Fraction(0))
     if constant is not None and constant[0] == 0 and _fits(constant[1], limits.bias_bits):
         return Solution(0, *constant, 0)
-
-    def fits(m: int, ms: int, bias: int) -> bool:
-        return (
-            m < 1 << (limits.multiplier_bits - 1)
-            and _fits(ms, limits.skip_multiplier_bits)
-            and _fits(bias, limits.bias_bits)
-        )
 
     widest = None
     for shift in range(limits.max_shift + 1):
@@ -196,19 +279,75 @@ def solve(
             break
         for m in neighbours:
             found = problem.constants(m, shift, skip_slope)
-            if found is not None and fits(m, *found):
+            if found is not None and _within(limits, m, *found):
                 return Solution(m, *found, shift)
         rounded = (
             _half_up(slope * 2**shift),
             _half_up(skip_slope * 2**shift),
             _half_up(offset * 2**shift) + (1 << shift >> 1),
         )
-        if fits(*rounded):
+        if _within(limits, *rounded):
             widest = (*rounded, shift)
     if widest is None:
         limit = 1 << (limits.bias_bits - 1)
         widest = (0, 0, min(max(_half_up(offset), -limit), limit - 1), 0)
     return Solution(*widest, mismatches=problem.mismatches(*widest))
+
+
+def _solve_ties(
+    slope: Fraction,
+    offset: Fraction,
+    bits: int,
+    lo: int,
+    hi: int,
+    skip_slope: Fraction,
+    skip_bits: int,
+    rounding: Rounding,
+    first: int,
+    limits: Widths,
+) -> Solution:
+    """:func:`solve` where a tie's side differs from level to level; without a solution that of rounding half up."""
+    problem = _Problem.of(slope, offset, bits, lo, hi, skip_slope, skip_bits, rounding, first)
+    even = solve(slope, offset, bits, lo, hi, skip_slope=skip_slope, skip_bits=skip_bits, first=first, limits=limits)
+    mismatches = problem.mismatches(even.multiplier, even.skip_multiplier, even.bias, even.shift)
+    if not mismatches:
+        return replace(even, mismatches=0)
+    if not skip_bits:
+        return _fit(problem, limits) or replace(even, mismatches=mismatches)
+    for shift in range(min(limits.max_shift, MAX_TIE_SHIFT) + 1):
+        low, high = _neighbours(slope, shift)[0] - 1, _neighbours(slope, shift)[-1] + 1
+        for m in range(max(low, 0), high + 1):
+            found = problem.constants(m, shift, skip_slope)
+            if found is not None and _within(limits, m, *found):
+                return Solution(m, *found, shift)
+    return replace(even, mismatches=mismatches)
+
+
+def fit(thresholds: Sequence[int], lo: int, hi: int, *, limits: Widths = INT64) -> Solution | None:
+    """Integer constants of a channel with M >= 0 that has these thresholds, or ``None`` if there are none.
+
+    Parameters
+    ----------
+    thresholds : sequence of 2**bits - 1 :class:`int`
+        Ascending, each in ``lo .. hi + 1``, as :func:`thresholds` gives them; any numbers.
+    lo, hi : :class:`int`
+        Reachable accumulators, ``lo <= hi``.
+    limits : :class:`Widths`
+        Widths of the constants.
+    """
+    return _fit(_Problem([thresholds], lo, hi), limits)
+
+
+def _fit(problem: _Problem, limits: Widths) -> Solution | None:
+    if problem.levels.size > MAX_TIE_LEVELS:
+        return None
+    for shift in range(min(limits.max_shift, MAX_TIE_SHIFT) + 1):
+        low, high = problem.multipliers(shift)
+        for m in sorted({low, (low + high) // 2, high}) if low <= high else ():
+            found = problem.constants(m, shift, Fraction(0))
+            if found is not None and _within(limits, m, *found):
+                return Solution(m, *found, shift)
+    return None
 
 
 def solve_channels(
@@ -278,6 +417,12 @@ def requantize(acc: np.ndarray, constants: Requantize, bits: int, skip: np.ndarr
     return np.clip(total >> channels(constants.shift), 0, (1 << bits) - 1).astype(code_dtype(bits))
 
 
+MAX_TIE_SHIFT = 40
+"""Largest S that is tried where ties are not all on one side: such thresholds have a solution early, or none."""
+
+MAX_TIE_LEVELS = (1 << 10) - 1
+"""Every two thresholds bound M: beyond these, too many."""
+
 _OPEN = 1 << 61
 """Where a bound is missing: more than any bound that is there."""
 
@@ -285,19 +430,47 @@ _OPEN = 1 << 61
 class _Problem:
     """The thresholds of one channel with a slope >= 0, one row per skip code."""
 
-    def __init__(
-        self, slope: Fraction, offset: Fraction, bits: int, lo: int, hi: int, skip_slope: Fraction, skip_bits: int
-    ) -> None:
+    def __init__(self, thresholds: Sequence[Sequence[int]], lo: int, hi: int) -> None:
         self.lo, self.hi = lo, hi
-        self.levels = np.arange(1, 1 << bits)[None, :]
-        self.skips = np.arange(1 << skip_bits)[:, None]
-        self.thresholds = np.array(
-            [thresholds(slope, offset + skip_slope * s, bits, lo, hi) for s in range(1 << skip_bits)],
-            np.int64 if max(abs(lo), abs(hi)) < 1 << 62 else object,
-        )
+        self.thresholds = np.array(thresholds, np.int64 if max(abs(lo), abs(hi)) < 1 << 62 else object)
+        self.levels = np.arange(1, self.thresholds.shape[1] + 1)[None, :]
+        self.skips = np.arange(len(self.thresholds))[:, None]
         self.reached = self.thresholds <= hi
         self.crossed = self.thresholds > lo
         self.limit = max(abs(lo), abs(hi)) + 1
+
+    @classmethod
+    def of(
+        cls,
+        slope: Fraction,
+        offset: Fraction,
+        bits: int,
+        lo: int,
+        hi: int,
+        skip_slope: Fraction,
+        skip_bits: int,
+        rounding: Rounding = Rounding.HALF_UP,
+        first: int = 0,
+    ) -> _Problem:
+        """The thresholds of :func:`thresholds` for every skip code."""
+        offsets = (offset + skip_slope * skip for skip in range(1 << skip_bits))
+        return cls([thresholds(slope, x, bits, lo, hi, rounding=rounding, first=first) for x in offsets], lo, hi)
+
+    def multipliers(self, shift: int) -> tuple[int, int]:
+        """Smallest and largest M for which some real B puts every threshold of the first row right.
+
+        Levels i that are reached need ``B >= i*2**S - M*T_i``, levels j that are crossed
+        ``B < j*2**S - M*(T_j - 1)``; every two of them bound M.
+        """
+        row, levels = self.thresholds[0], self.levels[0]
+        i, j = self.reached[0], self.crossed[0]
+        gap = row[j][None, :] - 1 - row[i][:, None]
+        rise = (levels[j][None, :] - levels[i][:, None]) << shift
+        if ((gap == 0) & (rise <= 0)).any():
+            return 1, 0
+        above, below = gap < 0, gap > 0
+        low = int((rise[above] // gap[above]).max(initial=-1)) + 1
+        return low, int((-(-rise[below] // gap[below])).min(initial=max(low, 1) + 1)) - 1
 
     def constants(self, m: int, shift: int, skip_slope: Fraction) -> tuple[int, int] | None:
         """M_skip nearest to its true slope and B nearest to 0 that put every threshold right, or ``None``.
@@ -356,6 +529,14 @@ def _neighbours(slope: Fraction, shift: int) -> list[int]:
 
 def _half_up(value: Fraction) -> int:
     return (2 * value.numerator + value.denominator) // (2 * value.denominator)
+
+
+def _within(limits: Widths, m: int, ms: int, bias: int) -> bool:
+    return (
+        m < 1 << (limits.multiplier_bits - 1)
+        and _fits(ms, limits.skip_multiplier_bits)
+        and _fits(bias, limits.bias_bits)
+    )
 
 
 def _fits(value: int, bits: int) -> bool:

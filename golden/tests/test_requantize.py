@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from golden.network import Requantize
-from golden.requantize import INT64, Solution, Widths, fold, requantize, solve, solve_channels, thresholds
+from golden.requantize import INT64, Rounding, Solution, Widths, fit, fold, requantize, solve, solve_channels, thresholds
 from golden.solver_study import Channel, random_channel, study, wrong_codes
 
 HALF = Fraction(1, 2)
@@ -297,3 +297,52 @@ def test_fold_refuses_what_is_not_finite():
             input_scale=1.0,
             output_scale=1.0,
         )
+
+
+# ---- other roundings ------------------------------------------------------------------------------------------------
+
+ROUNDINGS = {
+    Rounding.HALF_UP: lambda r: math.floor(r + Fraction(1, 2)),
+    Rounding.HALF_EVEN: round,
+    Rounding.HALF_AWAY: lambda r: (1 if r > 0 else -1) * math.floor(abs(r) + Fraction(1, 2)),
+    Rounding.HALF_ZERO: lambda r: (1 if r > 0 else -1) * math.ceil(abs(r) - Fraction(1, 2)),
+    Rounding.FLOOR: math.floor,
+    Rounding.CEIL: math.ceil,
+    Rounding.ZERO: math.trunc,
+    Rounding.AWAY: lambda r: (1 if r > 0 else -1) * math.ceil(abs(r)),
+}
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+def test_every_rounding_is_counted_exactly(rounding):
+    """Each (acc, skip) pair against Python's own rounding; where ties allow no constants, the count says how many."""
+    draw, exact, uneven = random.Random(7), 0, 0
+    nearest = ROUNDINGS[rounding]
+    for _ in range(150):
+        slope = Fraction(draw.randint(-9, 9), draw.choice([1, 2, 3, 4, 6, 8, 10, 16, 32]))
+        offset = Fraction(draw.randint(-20, 20), draw.choice([1, 2, 3, 4, 6, 8, 10, 16, 32]))
+        bits, first, low = draw.randint(1, 4), draw.choice([0, 0, -8, -3, 2]), draw.randint(-30, 0)
+        high, skip_bits = low + draw.randint(0, 60), draw.choice([0, 0, 0, 2])
+        skip_slope = Fraction(draw.randint(-5, 5), draw.choice([1, 2, 3])) if skip_bits else Fraction(0)
+        solution = solve(slope, offset, bits, low, high, skip_slope=skip_slope, skip_bits=skip_bits,
+                         rounding=rounding, first=first)  # fmt: skip
+        wrong = 0
+        for skip in range(1 << skip_bits):
+            for acc in range(low, high + 1):
+                wanted = nearest(slope * acc + skip_slope * skip + offset)
+                assert rounding.round(slope * acc + skip_slope * skip + offset) == wanted
+                wrong += solution.code(acc, bits, skip) != min(max(wanted - first, 0), (1 << bits) - 1)
+        assert wrong == solution.mismatches
+        exact, uneven = exact + (wrong == 0), uneven + (wrong > 0)
+    always = rounding in (Rounding.HALF_UP, Rounding.FLOOR, Rounding.CEIL)
+    assert exact > 100 and (uneven == 0 or not always)
+
+
+def test_constants_of_any_thresholds():
+    """Thresholds that a line can pass between have constants; the wide gap after a narrow one has none."""
+    solution = fit([3, 7, 12], -20, 20)
+    assert [solution.code(acc, 2) for acc in (2, 3, 6, 7, 11, 12)] == [0, 1, 1, 2, 2, 3]
+    assert fit([2, 3, 6, 7, 10, 11, 14], -20, 20) is None
+    assert fit([5, 21, 21], -20, 20).code(20, 2) == 1
+    ties = solve(Fraction(1, 2), Fraction(0), 3, 0, 20, rounding=Rounding.HALF_EVEN)
+    assert ties.mismatches == 4
