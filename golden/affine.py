@@ -1,26 +1,41 @@
 """Values between two roundings: exact rational functions of accumulators and codes, per channel.
 
-What an imported file computes between two clips is ``slope*acc + slopes*codes + offset``, rounded once and clamped. An
-:class:`Expression` is that, in whatever order the file multiplies, adds, divides, rounds and clips. It proves how wide
-its integers are (:meth:`Expression.code_range`); :func:`requantization` turns it into the constants of an operation.
+What an imported file computes between two quantizers is ``slope*acc + slopes*codes + offset``, rounded once and
+clamped. An :class:`Expression` is that, in whatever order the file multiplies, adds, divides, rounds and clips. It
+proves how wide its integers are (:meth:`Expression.code_range`); :func:`requantization` turns it into the constants of
+an operation, and :class:`Exact` keeps what they were made from.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from golden.network import MAX_CODE_BITS, MAX_SHIFT, Conv2d, Requantize, Tensor, signed_width
-from golden.requantize import solve
+from golden.network import MAX_CODE_BITS, MAX_SHIFT, Conv2d, Grid, Requantize, Tensor, signed_width
+from golden.requantize import INT64, Rounding, Solution, fit, solve
 
-__all__ = ["INFINITY", "Code", "Expression", "InexactError", "Sum", "rationals", "requantization"]
+__all__ = [
+    "INFINITY",
+    "Code",
+    "Exact",
+    "Expression",
+    "InexactError",
+    "Sum",
+    "rationals",
+    "requantization",
+    "weight_codes",
+]
 
 INFINITY = math.inf
+
+MAX_TABLE_BITS = 20
+"""Bits of an output and of its residual operand together: their thresholds are all looked at."""
 
 Shape = tuple[int, int, int]
 
@@ -31,25 +46,28 @@ class InexactError(ValueError):
 
 @dataclass(frozen=True)
 class Code:
-    """A tensor of codes, and the integers that are known to be all it takes; 0 is one of them.
+    """A tensor of codes and what they stand for in the file: ``scale*code + offset``.
 
-    An integer of the file is ``code - zero_point + fill``, where ``fill`` is what the file pads the tensor with.
+    Parameters
+    ----------
+    tensor : :class:`~golden.network.Tensor`
+        In the network.
+    low, high : :class:`int`
+        Smallest and largest code that it is known to take.
+    scale, offset : :class:`~fractions.Fraction`
+        Of the file's values; the scale is positive.
     """
 
     tensor: Tensor
     low: int
     high: int
-    fill: int = 0
+    scale: Fraction = Fraction(1)
+    offset: Fraction = Fraction(0)
 
-    @property
-    def zero(self) -> int:
-        """The code of the file's 0."""
-        return self.tensor.zero_point - self.fill
-
-    @property
-    def codes(self) -> tuple[int, int]:
-        """Smallest and largest code."""
-        return self.low + self.zero, self.high + self.zero
+    def code_of(self, value: Fraction) -> int | None:
+        """The code that stands for ``value``, if there is one."""
+        code = (value - self.offset) / self.scale
+        return int(code) if code.denominator == 1 and 0 <= code <= self.tensor.max_code else None
 
 
 @dataclass(frozen=True)
@@ -62,12 +80,15 @@ class Sum:
         Without constants; its output's name does not count.
     source : :class:`Code`
         What it reads.
+    scale : array (O,) of rationals
+        What one step of an integer weight is worth, per output channel.
     pooled : :class:`bool`
         It sums up the whole map, channel by channel.
     """
 
     operation: Conv2d
     source: Code
+    scale: np.ndarray
     pooled: bool = False
 
     @property
@@ -76,23 +97,40 @@ class Sum:
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Smallest and largest accumulator per output channel, of the codes that the source really takes."""
-        weights, (least, most) = self.operation.weights, self.source.codes
+        weights, least, most = self.operation.weights, self.source.low, self.source.high
         low = np.minimum(weights * least, weights * most).sum(axis=(1, 2, 3)) * self._positions
         high = np.maximum(weights * least, weights * most).sum(axis=(1, 2, 3)) * self._positions
         return low, high
 
     def expression(self, shape: Shape) -> Expression:
-        """The sum of the file's integers instead of codes: the zero point's share is in the offset."""
-        sums = self.operation.weights.sum(axis=(1, 2, 3)) * self._positions
-        one = rationals(np.ones(shape[0], np.int64))
-        return dataclasses.replace(Expression.constant(shape, rationals(-self.source.zero * sums)), acc=self, slope=one)
+        """The sum of the file's values instead of codes: what code 0 stands for is in the offset."""
+        sums = rationals(self.operation.weights.sum(axis=(1, 2, 3)) * self._positions)
+        offset = self.scale * sums * self.source.offset
+        return dataclasses.replace(Expression.constant(shape, offset), acc=self, slope=self.scale * self.source.scale)
+
+    def plus(self, other: Sum, factors: tuple[Fraction, Fraction]) -> tuple[Conv2d, Fraction] | None:
+        """One convolution for ``factors[0]*self + factors[1]*other``, and what its accumulators are multiplied by.
+
+        ``None`` if they do not read the same codes in the same way.
+        """
+        a, b = self.operation, other.operation
+        if self.source != other.source or self.pooled or other.pooled:
+            return None
+        if (a.stride, a.dilation, a.padding, a.groups, a.broadcast, a.codes.shape) != (
+            b.stride, b.dilation, b.padding, b.groups, b.broadcast, b.codes.shape
+        ):  # fmt: skip
+            return None
+        unit = _common_divisor(factors)
+        weights = a.weights * int(factors[0] / unit) + b.weights * int(factors[1] / unit)
+        codes, bits, grid = weight_codes(weights)
+        return dataclasses.replace(a, codes=codes, bits=bits, grid=grid), unit
 
 
 @dataclass(eq=False)
 class Expression:
     """``clamp(round(slope*acc + sum(slopes*codes) + offset), low, high)`` per channel.
 
-    Codes and accumulators are raw: zero points are in the offset. Arrays are (C,), of exact rationals.
+    Codes and accumulators are raw: what they stand for is in slopes and offset. Arrays are (C,), of exact rationals.
 
     Parameters
     ----------
@@ -106,8 +144,8 @@ class Expression:
         Accumulators and their factors.
     codes : tuple of (:class:`Code`, array)
         Code tensors and their factors.
-    rounding : ``"floor"``, ``"trunc"`` or ``None``
-        Downwards, toward 0, or not at all.
+    rounding : :class:`~golden.requantize.Rounding` or ``None``
+        To integers, or not at all.
     fractional : :class:`str` or ``None``
         Who brought in constants that are no integers.
     origin : :class:`str` or ``None``
@@ -123,7 +161,7 @@ class Expression:
     acc: Sum | None = None
     slope: np.ndarray | None = None
     codes: tuple[tuple[Code, np.ndarray], ...] = ()
-    rounding: str | None = None
+    rounding: Rounding | None = None
     fractional: str | None = None
     origin: str | None = None
     code: Code | None = None
@@ -135,10 +173,10 @@ class Expression:
 
     @classmethod
     def of(cls, code: Code) -> Expression:
-        """The file's integers of a code tensor."""
-        ones = np.ones(code.tensor.shape[0], np.int64)
-        number = cls.constant(code.tensor.shape, rationals(-code.zero * ones))
-        return dataclasses.replace(number, codes=((code, rationals(ones)),), code=code)
+        """The file's values of a code tensor."""
+        ones = rationals(np.ones(code.tensor.shape[0], np.int64))
+        number = cls.constant(code.tensor.shape, ones * code.offset)
+        return dataclasses.replace(number, codes=((code, ones * code.scale),), code=code)
 
     @property
     def clamped(self) -> bool:
@@ -156,6 +194,22 @@ class Expression:
         numbers = [self.offset, *(slope for _, slope in self.codes), *([] if self.slope is None else [self.slope])]
         inside = self.rounding is not None or all(x.denominator == 1 for array in numbers for x in array)
         return inside and all(abs(x) == INFINITY or x.denominator == 1 for x in (*self.low, *self.high))
+
+    @property
+    def same_codes(self) -> Code | None:
+        """The codes that it holds, if it is nothing but those of one tensor with another scale and offset."""
+        if self.acc is not None or len(self.codes) != 1 or self.rounding is not None or self.clips:
+            return None
+        ((code, slope),) = self.codes
+        if slope[0] <= 0 or len(set(slope)) > 1 or len(set(self.offset)) > 1:
+            return None
+        return dataclasses.replace(code, scale=slope[0], offset=self.offset[0])
+
+    def grid(self) -> Fraction:
+        """The largest number of which all that it can be is a multiple."""
+        arrays = [self.offset, self.low, self.high, *(slope for _, slope in self.codes)]
+        arrays += [] if self.slope is None else [self.slope]
+        return _common_divisor(x for array in arrays for x in array if abs(x) != INFINITY)
 
     @property
     def mean(self) -> Sum | None:
@@ -181,7 +235,7 @@ class Expression:
         )
 
     def shifted(self, offset: np.ndarray) -> Expression:
-        """Plus a rational per channel. Where it was rounded: only downwards, and plus an integer."""
+        """Plus a rational per channel. Where it was rounded: only downwards or up, and plus an integer."""
         low, high = self.low + offset, self.high + offset
         return dataclasses.replace(self, offset=self.offset + offset, low=low, high=high, code=None)
 
@@ -210,7 +264,7 @@ class Expression:
             code=None,
         )
 
-    def rounded(self, rounding: str) -> Expression:
+    def rounded(self, rounding: Rounding) -> Expression:
         """Rounded; what can only be an integer stays as it is."""
         if self.whole:
             return self
@@ -220,7 +274,7 @@ class Expression:
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Smallest and largest value per channel, rounded, before the clamp."""
         low = high = self.offset
-        terms = [(*(np.array([x], object) for x in code.codes), slope) for code, slope in self.codes]
+        terms = [(*(np.array([x], object) for x in (code.low, code.high)), slope) for code, slope in self.codes]
         if self.acc is not None and self.slope is not None:
             least, most = self.acc.bounds()
             terms.append((least.astype(object), most.astype(object), self.slope))
@@ -237,19 +291,25 @@ class Expression:
         low, high = self.bounds()
         return bool((low < self.low).any() or (high > self.high).any())
 
-    def limits(self) -> tuple[int, int]:
-        """Integers between which 0 and all values of all channels lie."""
+    @property
+    def size(self) -> int:
+        """Bits of the longest numerator or denominator."""
+        arrays = [self.offset, *(slope for _, slope in self.codes), *([] if self.slope is None else [self.slope])]
+        return max(max(abs(x.numerator), x.denominator).bit_length() for array in arrays for x in array)
+
+    def limits(self, zero: int = 0) -> tuple[int, int]:
+        """Integers between which ``zero`` and all values of all channels lie."""
         low, high = (
             [min(max(x, least), most) for x, least, most in zip(ends, self.low, self.high, strict=True)]
             for ends in self.bounds()
         )
-        return min(0, math.floor(min(low))), max(0, math.ceil(max(high)))
+        return min(zero, math.floor(min(low))), max(zero, math.ceil(max(high)))
 
-    def code_range(self) -> tuple[int, int, bool]:
+    def code_range(self, zero: int = 0) -> tuple[int, int, bool]:
         """Smallest and largest integer of its codes, and whether values above the largest must be clipped.
 
         They are the bounds of the clip, if all channels have the same; where there is none, or one so far away that
-        codes would be too wide, what can be reached.
+        codes would be too wide, what can be reached. ``zero``, the integer that stands for 0, is one of them.
 
         Raises
         ------
@@ -258,12 +318,10 @@ class Expression:
         """
         if not self.whole:
             raise InexactError("must read integers, but {name!r} holds fractions: a Floor is missing")
-        reached = self.limits()
-        if self.rounding == "trunc" and reached[0] < 0:
-            raise InexactError("must read what was rounded down, but {name!r} was rounded toward 0 and may be negative")
+        reached = self.limits(zero)
         bottom, top = (ends[0] if len(set(ends)) == 1 else default for ends, default in
                        ((self.low, -INFINITY), (self.high, INFINITY)))  # fmt: skip
-        if bottom > 0 or top < 0:
+        if bottom > zero or top < zero:
             raise InexactError("must read what is clipped to a range with 0 in it, not so {name!r}")
         least, most = (r if abs(b) == INFINITY else int(b) for r, b in zip(reached, (bottom, top), strict=True))
         if (most - least).bit_length() > MAX_CODE_BITS:
@@ -281,47 +339,139 @@ class Expression:
         return least, most, saturates
 
 
-def requantization(
-    slopes: np.ndarray,
-    skip: tuple[Code, np.ndarray] | None,
-    offsets: np.ndarray,
-    bits: int,
-    bounds: tuple[np.ndarray, np.ndarray],
-) -> Requantize:
-    """Constants with ``(acc*M + skip*M_skip + B) >> S`` the floor of ``slope*acc + skip_slope*skip + offset``.
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """What the constants of an operation were made from: the file's own arithmetic, in rationals.
+
+    The code is the number of levels j in 1..2**bits - 1 that ``slope*acc + skip_slope*skip + offset`` reaches, where
+    level j is that of the integer ``first + j`` under ``rounding``, or the j-th of ``levels``.
 
     Parameters
     ----------
-    slopes, offsets : arrays of rationals (C,)
-        Of each channel.
-    skip : (:class:`Code`, array) or ``None``
-        The residual operand and its slopes.
+    slope, skip_slope, offset : arrays (C,) of rationals
+        ``skip_slope`` is 0 where there is no residual operand.
     bits : :class:`int`
-        Of the output: outside 0..2**bits - 1 only the side counts.
+        Of the output.
+    rounding, first
+        As in :func:`golden.requantize.thresholds`.
+    levels : tuple of tuples of rationals, or ``None``
+        Ascending levels of each channel, at most 2**bits - 1, which are reached by what is equal to them.
+    mismatches : tuple of :class:`int`
+        Per channel: (acc, skip) pairs whose code the constants do not give, because no constants do.
+    pairs : tuple of :class:`int`
+        Per channel: how many pairs there are.
+    """
+
+    slope: np.ndarray
+    skip_slope: np.ndarray
+    offset: np.ndarray
+    bits: int
+    rounding: Rounding = Rounding.FLOOR
+    first: int = 0
+    levels: tuple[tuple[Fraction, ...], ...] | None = None
+    mismatches: tuple[int, ...] = ()
+    pairs: tuple[int, ...] = ()
+
+    def value(self, channel: int, acc: int, skip: int = 0) -> Fraction:
+        """What is quantized, exactly."""
+        return Fraction(self.slope[channel] * acc + self.skip_slope[channel] * skip + self.offset[channel])
+
+    def code(self, channel: int, acc: int, skip: int = 0) -> int:
+        """The code that the file's own arithmetic gives where nothing but the quantizer rounds."""
+        value = self.value(channel, acc, skip)
+        if self.levels is not None:
+            return sum(value >= level for level in self.levels[channel])
+        return min(max(self.rounding.round(value) - self.first, 0), (1 << self.bits) - 1)
+
+    def level(self, channel: int, code: int) -> Fraction:
+        """The number at which the code changes from ``code - 1`` to ``code``, 1 <= code <= 2**bits - 1."""
+        if self.levels is not None:
+            return self.levels[channel][code - 1]
+        return Fraction(self.rounding.bound(self.first + code)[0], 2)
+
+
+def requantization(exact: Exact, bounds: tuple[np.ndarray, np.ndarray], skip: Code | None) -> tuple[Requantize, Exact]:
+    """Constants with ``clip((acc*M + skip*M_skip + B) >> S)`` the codes of ``exact``, and it with its mismatches.
+
+    Parameters
+    ----------
+    exact : :class:`Exact`
+        Of each channel.
     bounds : integer arrays (C,)
         Smallest and largest accumulator.
+    skip : :class:`Code` or ``None``
+        The residual operand.
 
     Raises
     ------
     InexactError
-        If no constants of 64 bits are exact.
+        If constants of 64 bits cannot be exact though larger ones could.
     """
-    rows = []
-    skip_slopes = [Fraction(0)] * len(slopes) if skip is None else list(skip[1])
-    for slope, skip_slope, offset, low, high in zip(slopes, skip_slopes, offsets, *bounds, strict=True):
-        denominator = math.lcm(slope.denominator, skip_slope.denominator, offset.denominator)
-        shift = denominator.bit_length() - 1
-        row = [int(x * denominator) for x in (slope, skip_slope, offset)]
-        if denominator != 1 << shift or shift > MAX_SHIFT or any(signed_width(x, x) > 64 for x in row):
-            # r - 1/2 rounded half up is the floor of r.
-            found = solve(slope, offset - Fraction(1, 2), bits, int(low), int(high), skip_slope=skip_slope,
-                          skip_bits=0 if skip is None else skip[0].tensor.bits)  # fmt: skip
-            if found.mismatches:
-                raise InexactError("must read {name!r}, whose constants would need more than 64 bits")
-            row, shift = [found.multiplier, found.skip_multiplier, found.bias], found.shift
-        rows.append((*row, shift))
+    rows, mismatches, pairs = [], [], []
+    skip_bits = 0 if skip is None else skip.tensor.bits
+    for channel, (low, high) in enumerate(zip(*bounds, strict=True)):
+        row = _dyadic(exact, channel)
+        if row is None:
+            found = _solved(exact, channel, int(low), int(high), skip_bits)
+            row = found.multiplier, found.skip_multiplier, found.bias, found.shift
+        else:
+            found = None
+        rows.append(row)
+        mismatches.append(0 if found is None else found.mismatches)
+        pairs.append((int(high) - int(low) + 1) << skip_bits)
     m, ms, b, s = (np.array(column, np.int64) for column in zip(*rows, strict=True))
-    return Requantize(m, b, s, None if skip is None else ms)
+    constants = Requantize(m, b, s, None if skip is None else ms)
+    return constants, dataclasses.replace(exact, mismatches=tuple(mismatches), pairs=tuple(pairs))
+
+
+def _dyadic(exact: Exact, channel: int) -> tuple[int, int, int, int] | None:
+    """Constants that are the rationals themselves, where these are rounded down and fit."""
+    numbers = exact.slope[channel], exact.skip_slope[channel], exact.offset[channel] - exact.first
+    denominator = math.lcm(*(x.denominator for x in numbers))
+    shift = denominator.bit_length() - 1
+    if exact.levels is not None or (exact.rounding is not Rounding.FLOOR and denominator != 1):
+        return None
+    m, ms, bias = (int(x * denominator) for x in numbers)
+    if denominator != 1 << shift or shift > MAX_SHIFT or any(signed_width(x, x) > 64 for x in (m, ms, bias)):
+        return None
+    return m, ms, bias, shift
+
+
+def _solved(exact: Exact, channel: int, low: int, high: int, skip_bits: int) -> Solution:
+    slope, skip_slope, offset = exact.slope[channel], exact.skip_slope[channel], exact.offset[channel]
+    if exact.levels is not None:
+        return _of_levels(exact, channel, low, high)
+    if exact.bits + skip_bits > MAX_TABLE_BITS:
+        raise InexactError(
+            f"must read {{name!r}} and a residual operand of at most {MAX_TABLE_BITS} bits together, "
+            f"not {exact.bits + skip_bits}"
+        )
+    found = solve(slope, offset, exact.bits, low, high, skip_slope=skip_slope, skip_bits=skip_bits,
+                  rounding=exact.rounding, first=exact.first)  # fmt: skip
+    # Half up and down always have constants, but not always of 64 bits.
+    if found.mismatches and exact.rounding in (Rounding.HALF_UP, Rounding.FLOOR):
+        raise InexactError("must read {name!r}, whose constants would need more than 64 bits")
+    return found
+
+
+def _of_levels(exact: Exact, channel: int, low: int, high: int) -> Solution:
+    """Constants that put every threshold where the levels of a channel do."""
+    assert exact.levels is not None
+    slope, offset = exact.slope[channel], exact.offset[channel]
+    sign = -1 if slope < 0 else 1
+    least, most = sorted((sign * low, sign * high))
+    never = [most + 1] * ((1 << exact.bits) - 1 - len(exact.levels[channel]))
+    if slope == 0:
+        reached = [least if offset >= level else most + 1 for level in exact.levels[channel]]
+    else:
+        reached = [min(max(math.ceil((x - offset) / abs(slope)), least), most + 1) for x in exact.levels[channel]]
+    found = fit(reached + never, least, most, limits=INT64)
+    if found is None:
+        raise InexactError(
+            "must read {name!r}, whose thresholds a multiplier, a bias and a shift can put: "
+            f"not so those of channel {channel}"
+        )
+    return dataclasses.replace(found, multiplier=sign * found.multiplier)
 
 
 def rationals(values: Any) -> np.ndarray:
@@ -329,6 +479,33 @@ def rationals(values: Any) -> np.ndarray:
     return np.array([Fraction(x) for x in np.asarray(values).ravel().tolist()], object)
 
 
-def _round(values: np.ndarray, rounding: str) -> np.ndarray:
-    number = math.floor if rounding == "floor" else math.trunc
-    return np.array([x if abs(x) == INFINITY else Fraction(number(x)) for x in values], object)
+def weight_codes(weights: np.ndarray) -> tuple[np.ndarray, int, Grid]:
+    """Weight codes, bits and grid of integer weights: the fewest bits; the odd grid where that saves some.
+
+    Raises
+    ------
+    InexactError
+        If they need more than 16 bits.
+    """
+    low, high = int(weights.min()), int(weights.max())
+    largest = max(-low, high)
+    bits, grid = signed_width(low, high), Grid.TWOS_COMPLEMENT
+    if largest < 1 << (bits - 1) and (weights % 2 == 1).all():
+        bits, grid = max(1, largest.bit_length()), Grid.ODD
+    if bits > MAX_CODE_BITS:
+        raise InexactError(f"must have weights of at most {MAX_CODE_BITS} bits, not {low}..{high}")
+    return (weights.astype(np.int64) + grid.c(bits)) // grid.p(bits), bits, grid
+
+
+def _common_divisor(numbers: Iterable[Fraction]) -> Fraction:
+    """The largest rational of which all are multiples; 1 if there are none but 0."""
+    numerator, denominator = 0, 1
+    for x in numbers:
+        both = math.lcm(denominator, x.denominator)
+        numerator = math.gcd(numerator * (both // denominator), int(x * both))
+        denominator = both
+    return Fraction(numerator, denominator) if numerator else Fraction(1)
+
+
+def _round(values: np.ndarray, rounding: Rounding) -> np.ndarray:
+    return np.array([x if abs(x) == INFINITY else Fraction(rounding.round(x)) for x in values], object)

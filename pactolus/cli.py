@@ -648,33 +648,37 @@ def export(
 
 @app.command("import")
 def import_onnx(
-    file: Annotated[Path, typer.Argument(help="Integer ONNX as NEMO and quantlib write it.")],
+    file: Annotated[Path, typer.Argument(help="ONNX: QONNX, QCDQ, or integers as NEMO and quantlib write them.")],
     input_range: Annotated[
         str | None,
         typer.Option(
-            metavar="LOW,HIGH", help="Integers that the input holds; what its type says, or 0,255, if not given."
+            metavar="LOW,HIGH", help="Integers that the input holds; as its quantizer or its type says, if not given."
         ),
+    ] = None,
+    input_scale: Annotated[
+        float | None, typer.Option(help="With --input-range: what the network reads is this times the integers.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of golden vectors; build/vectors/NAME if not given.")
     ] = None,
     inputs: Annotated[
-        Path | None, typer.Option("--input", help="Input integers, batch first, in a .npy file; random if not given.")
+        Path | None, typer.Option("--input", help="Input values, batch first, in a .npy file; random if not given.")
     ] = None,
     frames: Annotated[int, typer.Option(help="Random frames.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the random frames.")] = 0,
 ) -> None:
-    """Turn an integer ONNX file into the network of the very same integers and its golden vectors.
+    """Turn an ONNX file of a quantized network into the network of its integers and golden vectors.
 
     What is not exact is refused, with the node and the reason.
     """
-    from golden.nemo import import_file
+    from golden.onnx_import import import_file
 
     folder = output or BUILD / "vectors" / file.stem
     result = import_file(
         file,
         folder,
         input_range=None if input_range is None else _range(input_range),
+        input_scale=input_scale,
         inputs=inputs,
         frames=frames,
         seed=seed,

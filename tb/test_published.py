@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from golden import nemo, vectors
+from golden import onnx_import, vectors
 from hw.config import PRESETS, AcceleratorConfig
 from tb import simulate
 
@@ -29,7 +29,7 @@ DEEP = replace(
 
 def folder(name: str, *, frames: int, input_range: tuple[int, int], to: Path) -> Path:
     """Golden vectors of an imported network with its first published inputs."""
-    network = nemo.load(PUBLISHED / f"{name}.onnx", input_range=input_range).network
+    network = onnx_import.load(PUBLISHED / f"{name}.onnx", input_range=input_range).network
     published = np.load(PUBLISHED / f"{name}.npz")
     x = np.concatenate([published[f"in{frame}"] for frame in range(frames)]).astype(np.int64) - input_range[0]
     vectors.write(to, network, x.astype(np.uint8), seed=0)

@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 
 from golden.network import Requantize
-from golden.requantize import INT64, Rounding, Solution, Widths, fit, fold, requantize, solve, solve_channels, thresholds
+from golden.requantize import (
+    INT64,
+    Rounding,
+    Solution,
+    Widths,
+    fit,
+    fold,
+    requantize,
+    solve,
+    solve_channels,
+    thresholds,
+)
 from golden.solver_study import Channel, random_channel, study, wrong_codes
 
 HALF = Fraction(1, 2)

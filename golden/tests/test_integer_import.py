@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from golden import nemo, vectors
+from golden import onnx_import, vectors
 from golden.execute import execute
 from golden.network import Add, Conv2d, Grid, Kind, MaxPool2d
 from golden.tests import onnx_maker
@@ -23,7 +23,7 @@ STYLES = ("floor", "nemo", "integer", "shift")
 def imported(maker, *, input_range=(0, 15), frames=3, output=None):
     """The import of what a maker made, and every one of its tensors equal to ONNX Runtime's."""
     model = maker.model(output)
-    result = nemo.convert(model, input_range=input_range)
+    result = onnx_import.convert(model, input_range=input_range)
     low, high = input_range
     shape = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim][1:]
     x = maker.rng.integers(low, high + 1, (frames, *shape))
@@ -37,12 +37,7 @@ def compare(result, x, expected, least=1):
     names = [name for name in result.tensors if name in expected]
     assert {result.tensors[name] for name in names} >= {t.name for t in network.tensors if not hidden(t, network)}
     for name in names:
-        tensor = network.tensor(result.tensors[name])
-        value = values[tensor.name]
-        if tensor.kind is Kind.CODE:
-            got = result.integers(name, value)
-        else:
-            got = tensor.slope[:, None, None] * value + tensor.offset[:, None, None]
+        got = result.values(name, values[result.tensors[name]])
         np.testing.assert_array_equal(got.reshape(expected[name].shape), expected[name], err_msg=name)
 
 
@@ -61,7 +56,7 @@ def layers(result):
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published networks of ../shared/external are not here")
 @pytest.mark.parametrize(("name", "input_range", "layers"), [("dvs_cnn", (-1, 1), 90), ("residual_1", None, 8)])
 def test_published_layers_are_equal(name, input_range, layers):
-    result = nemo.load(PUBLISHED / f"{name}.onnx", input_range=input_range)
+    result = onnx_import.load(PUBLISHED / f"{name}.onnx", input_range=input_range)
     published = np.load(PUBLISHED / f"{name}.npz")
     compared = 0
     for key in published.files:
@@ -184,8 +179,8 @@ def test_annotations_change_nothing():
     maker.conv(maker.weights(3, 2, 2, 2), weight_bits=8, bias_bits=32)
     maker.node("Mul", maker.last, maker.constant(2.0), mult_bits=32)
     maker.node("Clip", min=0.0, max=255.0, out_bits=8)
-    operation, tensor = nemo.convert(maker.model()).network.operations[0], nemo.convert(maker.model()).network.output
-    assert operation.bits == 3 and tensor.bits == 8
+    network = onnx_import.convert(maker.model()).network
+    assert network.operations[0].bits == 3 and network.output.bits == 8
 
 
 def test_max_pools():
@@ -288,11 +283,25 @@ def test_two_accumulators_need_codes():
     """One of the two becomes codes of its own, exactly, if 16 bits hold it."""
     maker = OnnxMaker((2, 4, 4), seed=12)
     a = maker.conv(maker.weights(3, 2, 3, 3), source="x")
-    b = maker.conv(maker.weights(3, 2, 3, 3), source="x")
+    b = maker.conv(maker.weights(3, 2, 2, 2), source="x", pads=[0, 0, 0, 0], dilations=[2, 2])
     maker.node("Add", a, b)
     maker.requantize(3)
     result = imported(maker)
     assert result.network.operations[1].skip == result.tensors[b]
+
+
+def test_two_convolutions_of_the_same_codes_are_one():
+    """2*sum(n*u) - 255*sum(u), as wide weights are written in integer operators."""
+    maker = OnnxMaker((2, 4, 4), seed=12)
+    a = maker.conv(maker.weights(3, 2, 3, 3, low=0, high=255), source="x")
+    a = maker.node("Mul", a, maker.constant(2.0))
+    b = maker.conv(np.ones((3, 2, 3, 3)), source="x")
+    b = maker.node("Mul", b, maker.constant(255.0))
+    maker.node("Sub", a, b)
+    maker.requantize(3)
+    result = imported(maker)
+    (operation,) = result.network.operations
+    assert (operation.bits, operation.grid) == (8, Grid.ODD)
 
 
 def test_addition_of_quantlib_with_constants_inside():
@@ -309,7 +318,7 @@ def test_addition_of_quantlib_with_constants_inside():
                               ({"in1_signed": 1, "out_signed": 0}, (-8, 7), (0, 15))):  # fmt: skip
         model = maker.model()
         model.graph.node[-1].attribute.extend(helper.make_attribute(key, value) for key, value in said.items())
-        result = nemo.convert(model, input_range=(0, 15))
+        result = onnx_import.convert(model, input_range=(0, 15))
         assert result.notices == tuple(
             f"Node 'Add_6' (Add) does not say whether its {which} is signed: taken to be signed, as an operand is."
             for which in ("in1", "out")
@@ -317,9 +326,9 @@ def test_addition_of_quantlib_with_constants_inside():
         )
         x = maker.rng.integers(0, 16, (3, 2, 4, 4))
         values = execute(result.network, result.encode(x))
-        total = np.clip((7 * x - 5) >> 2, *first) + result.integers(b, values[result.tensors[b]])
-        got = result.integers(maker.last, values[result.tensors[maker.last]])
-        np.testing.assert_array_equal(got, np.clip((3 * total + 4) >> 3, *last))
+        total = np.clip((7 * x - 5) // 4, *first) + result.values(b, values[result.tensors[b]])
+        got = result.values(maker.last, values[result.tensors[maker.last]])
+        np.testing.assert_array_equal(got, np.clip((3 * total + 4) // 8, *last))
 
 
 @pytest.mark.parametrize("form", ["sub", "where", "mod"])
@@ -339,12 +348,12 @@ def test_floor_division_of_pytorch(form):
         total = maker.node("Sub", quotient, maker.node("Mul", maker.node("Cast", mask, to=TensorProto.INT64), one))
     maker.node("Cast", to=TensorProto.FLOAT)
     maker.clip(-8, 7)
-    result = nemo.convert(maker.model(), input_range=(0, 15))
+    result = onnx_import.convert(maker.model(), input_range=(0, 15))
     x = maker.rng.integers(0, 16, (4, 2, 5, 5))
     values = execute(result.network, result.encode(x))
     expected = onnx_maker.run(maker.model(), x)
     assert expected[total].min() < 0
-    np.testing.assert_array_equal(result.integers(maker.last, values[result.network.output.name]), expected[maker.last])
+    np.testing.assert_array_equal(result.values(maker.last, values[result.network.output.name]), expected[maker.last])
 
 
 def test_padding_with_another_number():
@@ -393,13 +402,13 @@ def test_divisors_that_are_no_power_of_two():
     maker.node("Div", maker.last, maker.constant(7.0))
     pooled, name = "t1", maker.node("Floor")
     maker.clip(-4, 3)
-    result = nemo.convert(maker.model(), input_range=(0, 15))
+    result = onnx_import.convert(maker.model(), input_range=(0, 15))
     x = maker.rng.integers(0, 16, (8, 3, 6, 6))
     values = execute(result.network, result.encode(x))
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3)).sum(axis=(4, 5)) // 9
-    np.testing.assert_array_equal(result.integers(pooled, values[result.tensors[pooled]]), windows)
+    np.testing.assert_array_equal(result.values(pooled, values[result.tensors[pooled]]), windows)
     acc = np.einsum("oc,nchw->nohw", weights[:, :, 0, 0], windows)
-    np.testing.assert_array_equal(result.integers(maker.last, values[result.network.output.name]),
+    np.testing.assert_array_equal(result.values(maker.last, values[result.network.output.name]),
                                   np.clip(acc // 7, -4, 3))  # fmt: skip
     assert name not in result.tensors
 
@@ -478,7 +487,7 @@ def test_a_wide_rounded_end_is_left_to_the_host():
     maker.node("Div", maker.last, maker.constant(4.0))
     maker.node("Floor")
     maker.clip(-(2.0**31), 2.0**31)
-    result = nemo.convert(maker.model(), input_range=(0, 15))
+    result = onnx_import.convert(maker.model(), input_range=(0, 15))
     assert result.notices == (
         f"Output '{maker.last}' is wider than 16 bits, so it is the accumulator that comes out; "
         "floor(slope*acc + offset) is left to the host.",
@@ -492,10 +501,10 @@ def test_32_bits_are_taken_to_be_enough():
     maker.node("Mul", maker.last, maker.constant(100_000.0))
     maker.node("Cast", to=TensorProto.INT32, name="narrow")
     maker.node("Div", maker.last, maker.constant(1 << 20, np.int32))
-    result = nemo.convert(maker.model(), input_range=(0, 255))
+    result = onnx_import.convert(maker.model(), input_range=(0, 255))
     assert result.notices == ("Node 'narrow' (Cast) is taken never to exceed int32, though 0..30600000000 may occur.",)
     maker.nodes[-2].attribute[0].i = TensorProto.UINT64
-    assert nemo.convert(maker.model(), input_range=(0, 255)).notices == ()
+    assert onnx_import.convert(maker.model(), input_range=(0, 255)).notices == ()
 
 
 def test_names_become_file_names():
@@ -505,7 +514,7 @@ def test_names_become_file_names():
     maker.nodes.append(
         helper.make_node("Conv", ["//", maker.constant(maker.weights(2, 2, 1, 1))], ["x:0"], name="a_b_c")
     )
-    result = nemo.convert(maker.model("x:0"), name="net")
+    result = onnx_import.convert(maker.model("x:0"), name="net")
     assert [o.name for o in result.network.operations] == ["a_b_c", "a_b_c_2"]
     assert result.tensors == {"x": "x", "//": "unnamed", "x:0": "x_0"}
 
@@ -541,10 +550,12 @@ THIRDS = ("Div", ..., np.float32(3))
 REFUSED = [  # the operator that is named, and what is said of it; "..." stands for any rest
     ("Exp is of an operator that is not among Add, AveragePool, ...", node("Exp", "x")),
     ("Gather must compute a constant", node("Gather", "x", np.int64(0), axis=2)),
-    ("Conv reads 'y', which nothing makes", node("Conv", "y", ones(1, 2, 1, 1))),
+    ("Conv reads 'y', which nothing makes before it", node("Conv", "y", ones(1, 2, 1, 1))),
     ("Conv must have a constant as its weights", node("Conv", "x", "x")),
-    ("Conv must have integer weights", node("Conv", "x", np.full((1, 2, 1, 1), 0.5, np.float32))),
-    ("Conv must have integer weights", node("Conv", "x", np.full((1, 2, 1, 1), np.inf, np.float32))),
+    ("Conv must have integer weights, or such as a quantizer makes",
+     node("Conv", "x", np.full((1, 2, 1, 1), 0.5, np.float32))),
+    ("Conv must have integer weights, or such as a quantizer makes",
+     node("Conv", "x", np.full((1, 2, 1, 1), np.inf, np.float32))),
     ("Conv must have weights of at most 16 bits, not 1..40000",
      node("Conv", "x", np.array([1, 40000], np.float32).reshape(1, 2, 1, 1))),
     ("Conv must convolve (N, C, H, W) or (N, C, L) with weights to suit, not (1, 2, 1)",
@@ -564,7 +575,7 @@ REFUSED = [  # the operator that is named, and what is said of it; "..." stands 
     ("Conv must read integers, but 't0' holds fractions: a Floor is missing",
      node("Conv", ..., ones(1, 2, 1, 1), before=[THIRDS])),
     ("Conv must read integers of at most 16 bits, but 't0' has 0..76500: a Clip is missing",
-     node("Conv", ..., ones(1, 2, 1, 1), before=[("Mul", "x", np.float32(300))])),
+     node("Conv", ..., ones(1, 2, 1, 1), before=[("Mul", "x", np.float32([[[300]], [[2]]]))])),
     ("Mul must have integers as constants",
      node("MaxPool", before=[("Mul", "x", np.float32(1.5)), ("Floor",)])),
     ("Add must have integers as constants", node("MaxPool", before=[("Add", "x", np.float32(0.5)), ("Floor",)])),
@@ -640,8 +651,8 @@ REFUSED = [  # the operator that is named, and what is said of it; "..." stands 
 
 @pytest.mark.parametrize(("sentence", "build"), REFUSED)
 def test_refusals_name_the_node_and_the_reason(sentence, build):
-    with pytest.raises(nemo.UnsupportedModelError) as error:
-        nemo.convert(build())
+    with pytest.raises(onnx_import.UnsupportedModelError) as error:
+        onnx_import.convert(build())
     operator, _, reason = sentence.partition(" ")
     expected = sentence if operator == "Output" else f"Node {operator!r} ({operator}) {reason}"
     assert str(error.value).startswith(expected.removesuffix("..."))
@@ -657,8 +668,8 @@ def test_truncation_must_not_be_seen():
     sentence = (
         r"^Node 'pool' \(MaxPool\) must read what was rounded down, but 't2' was rounded toward 0 and may be neg.*$"
     )
-    with pytest.raises(nemo.UnsupportedModelError, match=sentence):
-        nemo.convert(maker.model())
+    with pytest.raises(onnx_import.UnsupportedModelError, match=sentence):
+        onnx_import.convert(maker.model())
 
 
 def test_channels_must_be_clipped_alike():
@@ -667,14 +678,15 @@ def test_channels_must_be_clipped_alike():
     maker.node("Div", maker.last, maker.constant(4.0))
     maker.node("Clip", min=0.0, max=255.0)
     maker.node("Mul", maker.last, maker.constant([[[1.0]], [[2.0]]]), name="mul")
-    with pytest.raises(nemo.UnsupportedModelError, match=r"^Node 'mul' \(Mul\) must read integers, but 't2' holds .*$"):
-        nemo.convert(maker.model())
+    sentence = r"^Node 'mul' \(Mul\) must read integers, but 't2' holds .*$"
+    with pytest.raises(onnx_import.UnsupportedModelError, match=sentence):
+        onnx_import.convert(maker.model())
 
 
 def test_inputs_and_outputs():
     def refused(sentence, model, **options):
-        with pytest.raises(nemo.UnsupportedModelError, match=sentence):
-            nemo.convert(model, **options)
+        with pytest.raises(onnx_import.UnsupportedModelError, match=sentence):
+            onnx_import.convert(model, **options)
 
     maker = OnnxMaker((2, 4, 4))
     maker.node("MaxPool", kernel_shape=[2, 2])
@@ -708,18 +720,18 @@ def test_inputs_and_outputs():
 def test_what_the_input_holds(dtype, given, low, high, bits):
     maker = OnnxMaker((2, 4, 4), dtype=dtype)
     maker.node("MaxPool", kernel_shape=[2, 2])
-    result = nemo.convert(maker.model(), input_range=given)
+    result = onnx_import.convert(maker.model(), input_range=given)
     source = result.network.input
     assert (source.bits, source.zero_point) == (bits, -low)
     assert result.notices == (() if given else (
         f"Input 'x' is taken to hold {low}..{high}, since the file does not say what it holds.",))  # fmt: skip
     x = np.full((1, 2, 4, 4), low)
     x[0, 0, 0, 0] = high
-    np.testing.assert_array_equal(result.integers("x", result.encode(x)), x)
+    np.testing.assert_array_equal(result.values("x", result.encode(x)), x)
     np.testing.assert_array_equal(result.encode(x.reshape(1, 32).astype(float)), result.encode(x))
 
     def refused(sentence, values):
-        with pytest.raises(nemo.UnsupportedModelError, match=sentence):
+        with pytest.raises(onnx_import.UnsupportedModelError, match=sentence):
             result.encode(values)
 
     refused(r"^Values of input 'x' must be integers, not float64 numbers$", x + 0.5)
@@ -732,15 +744,15 @@ def test_what_the_input_holds(dtype, given, low, high, bits):
 
 def test_files_that_are_no_models(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
-    with pytest.raises(nemo.UnsupportedModelError, match=r"^File '.*broken.onnx' must be an ONNX model: "):
-        nemo.load(tmp_path / "broken.onnx")
+    with pytest.raises(onnx_import.UnsupportedModelError, match=r"^File '.*broken.onnx' must be an ONNX model: "):
+        onnx_import.load(tmp_path / "broken.onnx")
     with pytest.raises(OSError):
-        nemo.load(tmp_path / "absent.onnx")
+        onnx_import.load(tmp_path / "absent.onnx")
     maker = OnnxMaker((2, 4, 4))
     maker.node("MaxPool", kernel_shape=[2, 2])
     onnx.save(maker.model(), tmp_path / "my net.onnx")
-    assert nemo.load(tmp_path / "my net.onnx").network.name == "my_net"
-    assert nemo.load(tmp_path / "my net.onnx", name="other").network.name == "other"
+    assert onnx_import.load(tmp_path / "my net.onnx").network.name == "my_net"
+    assert onnx_import.load(tmp_path / "my net.onnx", name="other").network.name == "other"
 
 
 def test_vectors_of_a_file(tmp_path):
@@ -749,7 +761,7 @@ def test_vectors_of_a_file(tmp_path):
     maker.node("Flatten")
     maker.node("MatMul", maker.last, maker.constant(maker.weights(32, 3)))
     onnx.save(maker.model(), tmp_path / "net.onnx")
-    result = nemo.import_file(tmp_path / "net.onnx", tmp_path / "v", input_range=(-3, 2), frames=3, seed=4)
+    result = onnx_import.import_file(tmp_path / "net.onnx", tmp_path / "v", input_range=(-3, 2), frames=3, seed=4)
     network, values = vectors.read(tmp_path / "v")
     assert network.name == "net" and values["x"].shape == (3, 2, 4, 4) and set(np.unique(values["x"])) == set(range(6))
     assert result.table() == (
@@ -758,7 +770,7 @@ def test_vectors_of_a_file(tmp_path):
     )
     x = values["x"].astype(np.int16) - 3
     np.save(tmp_path / "x.npy", x)
-    nemo.import_file(tmp_path / "net.onnx", tmp_path / "w", input_range=(-3, 2), inputs=tmp_path / "x.npy")
+    onnx_import.import_file(tmp_path / "net.onnx", tmp_path / "w", input_range=(-3, 2), inputs=tmp_path / "x.npy")
     np.testing.assert_array_equal(vectors.read(tmp_path / "w")[1]["t7"], values["t7"])
     np.savez(tmp_path / "x.npz", x)
     (tmp_path / "broken.npy").write_bytes(b"nothing")
@@ -767,8 +779,8 @@ def test_vectors_of_a_file(tmp_path):
         (r"^File '.*broken.npy' must be a .npy file: ", {"inputs": tmp_path / "broken.npy"}),
         (r"^Frames must be at least 1, not 0$", {"frames": 0}),
     ):
-        with pytest.raises(nemo.UnsupportedModelError, match=sentence):
-            nemo.import_file(tmp_path / "net.onnx", tmp_path / "w", **options)
+        with pytest.raises(onnx_import.UnsupportedModelError, match=sentence):
+            onnx_import.import_file(tmp_path / "net.onnx", tmp_path / "w", **options)
 
 
 # ---- random networks ----------------------------------------------------------------------------------------------

@@ -1,0 +1,335 @@
+"""Operators that change an expression: what is added, multiplied, divided, rounded and clipped."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from golden.affine import INFINITY, Expression, rationals
+from golden.onnx_import.constants import Constant
+from golden.onnx_import.graph import Node, UnsupportedModelError
+from golden.onnx_import.values import Value
+from golden.requantize import Rounding
+
+if TYPE_CHECKING:
+    from golden.onnx_import.importer import Importer
+
+__all__ = ["OPERATORS", "shift"]
+
+
+def _operands(importer: Importer, node: Node) -> tuple[Value, np.ndarray, bool]:
+    """The computed operand, the constant one per channel as rationals, and whether the constant comes first."""
+    if len(node.inputs) != 2:
+        raise UnsupportedModelError(f"{node.label} must have two operands, not {len(node.inputs)}")
+    first = node.inputs[0] in importer.constants
+    value = importer.value(node, int(first))
+    constant = importer.constant(node, int(not first), "an operand")
+    return value, importer.per_channel(node, constant, value), first
+
+
+def _before_quantizer(importer: Importer, node: Node) -> Value | None:
+    """The input before its quantizer with one step more, if that is what the node reads."""
+    for index, name in enumerate(node.inputs[:2]):
+        value = importer.values.get(name)
+        other = node.inputs[1 - index] if len(node.inputs) == 2 else ""
+        if value is not None and value.expression is None and other in importer.constants:
+            constant = importer.constants[other].values
+            if constant.size == 1:
+                step = (node.operator, constant.astype(np.float32).reshape(()), index == 1)
+                return dataclasses.replace(value, steps=(*value.steps, step))
+    return None
+
+
+def multiply(importer: Importer, node: Node) -> Value:
+    """Mul."""
+    before = _before_quantizer(importer, node)
+    if before is not None:
+        return before
+    value, factor, _ = _operands(importer, node)
+    fine = importer.quantized or all(x.denominator == 1 or abs(x.numerator) == 1 for x in factor)
+    return _scale(importer, node, value, factor, fine)
+
+
+def _scale(importer: Importer, node: Node, value: Value, factor: np.ndarray, fine: bool = True) -> Value:
+    expression = value.known
+    if all(x == 1 for x in factor):
+        return value
+    if expression.rounding is not None or (expression.clamped and (len(set(factor)) > 1 or factor[0] <= 0)):
+        expression = importer.codes(node, value)
+    scaled = expression.scaled(factor)
+    if not fine:
+        scaled.fractional = scaled.fractional or node.label
+    return dataclasses.replace(value, expression=scaled)
+
+
+def negate(importer: Importer, node: Node) -> Value:
+    """Neg."""
+    value = importer.value(node)
+    return _scale(importer, node, value, rationals(np.full(value.shape[0], -1)))
+
+
+def divide(importer: Importer, node: Node) -> Value:
+    """Div: integers are rounded toward zero, or down where ``rounding`` says so."""
+    before = _before_quantizer(importer, node)
+    if before is not None:
+        return before
+    value, divisor, first = _operands(importer, node)
+    if first or any(x <= 0 for x in divisor):
+        raise UnsupportedModelError(f"{node.label} must divide a computed tensor by positive constants")
+    if all(x == 1 for x in divisor):
+        return value
+    if node.attributes.get("rounding") is None and not value.integer:
+        return _scale(importer, node, value, 1 / divisor)
+    rounding = Rounding.FLOOR if node.attributes.get("rounding") == "floor" else Rounding.ZERO
+    expression = value.known
+    # floor(floor(x)/d) = floor(x/d); and toward 0, whether x was rounded down or toward 0, if x/d is not negative.
+    if expression.rounding not in (None, Rounding.FLOOR, Rounding.ZERO):
+        expression = importer.codes(node, value)
+    rounding = Rounding.ZERO if expression.rounding is Rounding.ZERO else rounding
+    scaled = dataclasses.replace(expression, rounding=None).scaled(1 / divisor)
+    return dataclasses.replace(value, expression=scaled.rounded(rounding))
+
+
+def add(importer: Importer, node: Node) -> Value:
+    """Add: of two tensors, of a tensor and constants, or quantlib's with constants inside."""
+    before = _before_quantizer(importer, node)
+    if before is not None:
+        return before
+    if {f"{operand}_mul" for operand in ("in1", "in2", "out")} <= set(node.attributes):
+        return _requantizing_add(importer, node)
+    if not set(node.inputs) & set(importer.constants):
+        return _sum(importer, node, importer.value(node, 0), importer.value(node, 1), 1)
+    value, offset, _ = _operands(importer, node)
+    return shift(importer, node, value, offset)
+
+
+def subtract(importer: Importer, node: Node) -> Value:
+    """Sub."""
+    before = _before_quantizer(importer, node)
+    if before is not None:
+        return before
+    if not set(node.inputs) & set(importer.constants):
+        return _sum(importer, node, importer.value(node, 0), importer.value(node, 1), -1)
+    value, offset, first = _operands(importer, node)
+    if first:
+        minus = _scale(importer, node, value, rationals(np.full(value.shape[0], -1)))
+        return shift(importer, node, minus, offset)
+    return shift(importer, node, value, -offset)
+
+
+def shift(importer: Importer, node: Node, value: Value, offset: np.ndarray) -> Value:
+    """A value plus a rational per channel."""
+    fine = all(x.denominator == 1 for x in offset)
+    expression = value.known
+    alike = len(set(offset)) == 1
+    floors = expression.rounding in (None, Rounding.FLOOR)
+    if not floors or (expression.rounding and not fine) or (expression.clamped and not alike):
+        expression = importer.codes(node, value)
+    shifted = expression.shifted(offset)
+    if not fine and not importer.quantized:
+        shifted.fractional = shifted.fractional or node.label
+    return dataclasses.replace(value, expression=shifted)
+
+
+def _sum(importer: Importer, node: Node, a: Value, b: Value, sign: int) -> Value:
+    """a + sign*b of two computed tensors."""
+    if a.shape != b.shape or a.sizes != b.sizes or a.order != b.order:
+        raise UnsupportedModelError(f"{node.label} must add tensors of one shape, not {a.sizes} and {b.sizes}")
+    first = a.known if a.known.affine else importer.codes(node, a)
+    second = b.known if b.known.affine else importer.codes(node, b)
+    merged = _merged(first, second, sign)
+    if merged is not None:
+        return dataclasses.replace(a, expression=merged)
+    accumulators = (first.acc is not None) + (second.acc is not None)
+    if accumulators > 1 or accumulators + len(first.codes) + len(second.codes) > 2:
+        # Too much for one operation: one of the two becomes codes of its own, the second if it can.
+        if second.acc is not None or len(second.codes) > 1:
+            second = importer.codes(node, b)
+        if len(first.codes) > 1 or (first.acc is not None and len(first.codes) + len(second.codes) > 1):
+            first = importer.codes(node, a)
+    second = second.scaled(rationals(np.full(second.shape[0], sign)))
+    return dataclasses.replace(a, expression=dataclasses.replace(first.plus(second), origin=node.name))
+
+
+def _merged(first: Expression, second: Expression, sign: int) -> Expression | None:
+    """The sum of two convolutions of the same codes in the same way as one, if that is what they are."""
+    if first.acc is None or second.acc is None or first.codes or second.codes:
+        return None
+    assert first.slope is not None and second.slope is not None
+    if len(set(first.slope)) > 1 or len(set(second.slope)) > 1:
+        return None
+    made = first.acc.plus(second.acc, (first.slope[0], sign * second.slope[0]))
+    if made is None:
+        return None
+    operation, unit = made
+    channels = rationals(np.full(first.shape[0], 1))
+    whole = dataclasses.replace(first.acc, operation=operation, scale=channels * unit / first.acc.source.scale)
+    return dataclasses.replace(
+        first, acc=whole, slope=channels * unit, offset=first.offset + sign * second.offset, code=None
+    )
+
+
+def _requantizing_add(importer: Importer, node: Node) -> Value:
+    """quantlib's own Add: both operands, and then the sum, through clip(floor((x*mul + add) / 2**shift)).
+
+    What the file does not say is taken as DORY takes it: signed if an operand is.
+    """
+    values = [importer.value(node, i) for i in (0, 1)]
+    signed = min(value.known.limits()[0] for value in values) < 0
+
+    def requantized(value: Value, prefix: str, output: str) -> Value:
+        given = {key: node.integer(f"{prefix}_{key}", 0) for key in ("mul", "add", "shift", "n_levels", "rq")}
+        if not given["rq"]:
+            return value
+        if not 0 <= given["shift"] <= 62 or given["n_levels"] < 2:
+            raise UnsupportedModelError(f"{node.label} must have shifts of 0 to 62 and at least 2 levels")
+        ones = rationals(np.ones(value.shape[0], np.int64))
+        value = shift(importer, node, _scale(importer, node, value, ones * given["mul"]), ones * given["add"])
+        expression = value.known.scaled(ones / (1 << given["shift"])).rounded(Rounding.FLOOR)
+        half, odd = divmod(given["n_levels"], 2)
+        ranges = [(0, given["n_levels"] - 1), (-half, half - 1 + odd)]
+        if f"{prefix}_signed" not in node.attributes and any(
+            expression.clipped(*map(Fraction, each)).clips for each in ranges
+        ):
+            importer.notices.append(
+                f"{node.label} does not say whether its {prefix} is signed: taken to be "
+                f"{'signed, as an operand is' if signed else 'unsigned, as both operands are'}."
+            )
+        chosen = ranges[bool(node.attributes.get(f"{prefix}_signed", signed))]
+        importer.values[output] = dataclasses.replace(value, expression=expression.clipped(*map(Fraction, chosen)))
+        return importer.values[output]
+
+    a, b = (requantized(values[i], f"in{i + 1}", f"{node.outputs[0]}.in{i + 1}") for i in (0, 1))
+    return requantized(_sum(importer, node, a, b, 1), "out", node.outputs[0])
+
+
+def batch_normalization(importer: Importer, node: Node) -> Value:
+    """BatchNormalization with the statistics that it holds: ``gain*x + (beta - gain*mean)``.
+
+    The gain ``gamma / sqrt(variance + epsilon)`` is computed in float64; all else is exact.
+    """
+    value = importer.value(node)
+    channels = value.shape[0]
+    if node.integer("training_mode", 0):
+        raise UnsupportedModelError(f"{node.label} must not be in training")
+    if value.axes[0 if not node.channels_last else -1] != "C":
+        raise UnsupportedModelError(f"{node.label} must have the channels where its layout says")
+    gamma, beta, mean, variance = (
+        importer.constant(node, i, what).values
+        for i, what in enumerate(("its scale", "its bias", "its mean", "its variance"), 1)
+    )
+    for numbers in (gamma, beta, mean, variance):
+        if numbers.shape != (channels,) or numbers.dtype.kind != "f" or not np.isfinite(numbers).all():
+            raise UnsupportedModelError(f"{node.label} must have {channels} finite numbers of each kind")
+    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    if not np.isfinite(epsilon) or (variance.astype(np.float64) + epsilon <= 0).any():
+        raise UnsupportedModelError(f"{node.label} must have positive variances with its epsilon, {epsilon:g}")
+    gain = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+    if not np.isfinite(gain).all():
+        raise UnsupportedModelError(f"{node.label} must have a finite gain in every channel")
+    scaled = _scale(importer, node, value, rationals(gain), importer.quantized)
+    return shift(importer, node, scaled, rationals(beta) - rationals(gain) * rationals(mean))
+
+
+def floor(importer: Importer, node: Node) -> Value:
+    """Floor."""
+    value = importer.value(node)
+    if value.known.whole:
+        return value
+    if value.known.rounding not in (None, Rounding.FLOOR):
+        return dataclasses.replace(value, expression=importer.codes(node, value))
+    return dataclasses.replace(value, expression=value.known.rounded(Rounding.FLOOR))
+
+
+def bit_shift(importer: Importer, node: Node) -> Value:
+    """BitShift to the right of what is never negative."""
+    value, bits, first = _operands(importer, node)
+    if first or node.attributes.get("direction", "RIGHT") != "RIGHT" or any(not 0 <= x <= 62 for x in bits):
+        raise UnsupportedModelError(f"{node.label} must shift a computed tensor right by constants")
+    if value.known.limits()[0] < 0:
+        raise UnsupportedModelError(f"{node.label} must shift what is never negative: put a Clip at 0 before it")
+    divisor = np.array([Fraction(1 << int(x)) for x in bits], object)
+    scaled = dataclasses.replace(value.known, rounding=None).scaled(1 / divisor)
+    return dataclasses.replace(value, expression=scaled.rounded(Rounding.FLOOR))
+
+
+def clip(importer: Importer, node: Node) -> Value:
+    """Clip: bounds as attributes or as inputs."""
+    bounds = []
+    for index, key in ((1, "min"), (2, "max")):
+        constant = importer.optional(node, index, "a bound")
+        bounds.append(node.attributes.get(key) if constant is None else constant.values.reshape(-1)[0])
+    return _clamp(importer, node, importer.value(node), bounds[0], bounds[1])
+
+
+def relu(importer: Importer, node: Node) -> Value:
+    """Relu."""
+    return _clamp(importer, node, importer.value(node), 0, None)
+
+
+def _bound(importer: Importer, node: Node) -> tuple[Value, list[Fraction]]:
+    if node.inputs and set(node.inputs) <= set(importer.values) and len(node.inputs) == 2:
+        raise UnsupportedModelError(f"{node.label} must have a constant as an operand")
+    value, bound, _ = _operands(importer, node)
+    return value, sorted(set(bound))
+
+
+def maximum(importer: Importer, node: Node) -> Value:
+    """Max of a tensor and a constant."""
+    value, bound = _bound(importer, node)
+    return _clamp(importer, node, value, bound[-1], None, same=bound)
+
+
+def minimum(importer: Importer, node: Node) -> Value:
+    """Min of a tensor and a constant."""
+    value, bound = _bound(importer, node)
+    return _clamp(importer, node, value, None, bound[0], same=bound)
+
+
+def _clamp(importer: Importer, node: Node, value: Value, low: Any, high: Any, same: Iterable[Any] = ()) -> Value:
+    # PyTorch writes the limits of float32 for a bound that is absent.
+    bottom = -INFINITY if low is None or not float(low) > -3e38 else _fraction(low)
+    top = INFINITY if high is None or not float(high) < 3e38 else _fraction(high)
+    if len(list(same)) > 1 or bottom > top:
+        raise UnsupportedModelError(f"{node.label} must clip all channels to one range, low before high")
+    expression = value.known
+    code = expression.code
+    if code is not None:
+        least, most = (code.scale * x + code.offset for x in (code.low, code.high))
+        if bottom <= least and top >= most:
+            return value
+    return dataclasses.replace(value, expression=expression.clipped(bottom, top))
+
+
+def _fraction(x: Any) -> Fraction:
+    return Fraction(x.item() if isinstance(x, np.generic) else x)
+
+
+def constant_bias(importer: Importer, node: Node, value: Value, bias: Constant, factor: Fraction) -> Value:
+    """A value plus ``factor`` times a bias per channel."""
+    count, numbers = value.shape[0], bias.values
+    if numbers.size not in (1, count) or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+        raise UnsupportedModelError(f"{node.label} must have a bias of {count} finite numbers, not {numbers.shape}")
+    exact = bias.exact if numbers.size == count else rationals(np.full(count, 1)) * bias.exact[0]
+    return shift(importer, node, value, exact * factor)
+
+
+OPERATORS = {
+    "Add": add,
+    "BatchNormalization": batch_normalization,
+    "BitShift": bit_shift,
+    "Clip": clip,
+    "Div": divide,
+    "Floor": floor,
+    "Max": maximum,
+    "Min": minimum,
+    "Mul": multiply,
+    "Neg": negate,
+    "Relu": relu,
+    "RightShift": bit_shift,
+    "Sub": subtract,
+}
