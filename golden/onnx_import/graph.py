@@ -86,7 +86,7 @@ class Graph:
     input : :class:`onnx.ValueInfoProto`
         The only input that is no constant.
     output : :class:`str`
-        Name of the only output.
+        Name of the only output that no node reads.
     """
 
     nodes: list[Node]
@@ -143,13 +143,23 @@ def graph(model: onnx.ModelProto) -> Graph:
     given = [each for each in source.input if each.name not in constants]
     if len(given) != 1:
         raise UnsupportedModelError(f"Model must have one input, not {len(given)}")
-    if len(source.output) != 1:
-        raise UnsupportedModelError(f"Model must have one output, not {len(source.output)}")
     nodes = [_node(node, position) for position, node in enumerate(source.node)]
     makers = {output: node for node in nodes for output in node.outputs}
     ones = {name for name, value in _known(constants, nodes).items() if value.size == 1 and value.item() == 1}
     nodes = [_selection(_floor_division(node, makers, ones), makers) for node in nodes]
-    return Graph(nodes, constants, given[0], source.output[0].name)
+    return Graph(nodes, constants, given[0], _output(source, nodes))
+
+
+def _output(source: onnx.GraphProto, nodes: list[Node]) -> str:
+    """The only output, or the only one that nothing else reads: the others show what is inside."""
+    read = {name for node in nodes for name in node.inputs}
+    ends = [each.name for each in source.output if each.name not in read]
+    if len(source.output) == 1:
+        return str(source.output[0].name)
+    if len(ends) != 1:
+        names = ", ".join(map(repr, ends[:5])) or "none"
+        raise UnsupportedModelError(f"Model must have one output that nothing in it reads, not {names}")
+    return ends[0]
 
 
 def array(tensor: onnx.TensorProto, what: str) -> np.ndarray:

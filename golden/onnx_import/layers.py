@@ -245,13 +245,31 @@ def reduce_mean(importer: Importer, node: Node, mean: bool = True) -> Value:
     if axes is None or sorted(axes) != maps:
         raise UnsupportedModelError(f"{node.label} must reduce the whole map of each channel, not axes {axes}")
     factor = Fraction(1, kernel[0] * kernel[1]) if mean else Fraction(1)
+    kept = tuple(value.shape[0] if axis == "C" else 1 for axis in value.axes)
+    if not node.integer("keepdims", 1):
+        kept = value.shape[:1]
+    summed = _summed(value.known)
+    if summed is not None:
+        made = summed.scaled(rationals(np.full(value.shape[0], 1)) * factor)
+        return dataclasses.replace(value, expression=made, sizes=kept)
     sizes = value.shape if len(value.sizes) == 3 else (value.shape[0], value.shape[2])
     made = _average(importer, node, dataclasses.replace(value, sizes=sizes, order=AXES), kernel, (1, 1), (0, 0, 0, 0),
                     factor)  # fmt: skip
-    kept = tuple(made.shape[0] if axis == "C" else 1 for axis in value.axes)
-    if not node.integer("keepdims", 1):
-        kept = (made.shape[0],)
     return dataclasses.replace(made, sizes=kept, order=value.order)
+
+
+def _summed(expression: Expression) -> Expression | None:
+    """The sum over the map of a layer that works pixel by pixel: one linear layer, if that is what it reads."""
+    acc = expression.acc
+    if acc is None or expression.codes or not expression.affine or acc.pooled:
+        return None
+    operation = acc.operation
+    geometry = (operation.codes.shape[2:], operation.stride, operation.padding, operation.groups)
+    if geometry != ((1, 1), (1, 1), (0, 0, 0, 0), 1) or operation.broadcast:
+        return None
+    whole = dataclasses.replace(acc, operation=dataclasses.replace(operation, dilation=(1, 1), broadcast=True))
+    return dataclasses.replace(expression, shape=(expression.shape[0], 1, 1), acc=whole,
+                               offset=expression.offset * math.prod(expression.shape[1:]), code=None)  # fmt: skip
 
 
 def reduce_sum(importer: Importer, node: Node) -> Value:
