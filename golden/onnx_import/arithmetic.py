@@ -12,6 +12,7 @@ import numpy as np
 from golden.affine import INFINITY, Expression, rationals
 from golden.onnx_import.constants import Constant
 from golden.onnx_import.graph import Node, UnsupportedModelError
+from golden.onnx_import.result import Step
 from golden.onnx_import.values import Value
 from golden.requantize import Rounding
 
@@ -26,7 +27,7 @@ def _operands(importer: Importer, node: Node) -> tuple[Value, np.ndarray, bool]:
     if len(node.inputs) != 2:
         raise UnsupportedModelError(f"{node.label} must have two operands, not {len(node.inputs)}")
     first = node.inputs[0] in importer.constants
-    value = importer.value(node, int(first))
+    value = importer.value(node, int(first), pooled=True)
     constant = importer.constant(node, int(not first), "an operand")
     return value, importer.per_channel(node, constant, value), first
 
@@ -37,11 +38,22 @@ def _before_quantizer(importer: Importer, node: Node) -> Value | None:
         value = importer.values.get(name)
         other = node.inputs[1 - index] if len(node.inputs) == 2 else ""
         if value is not None and value.expression is None and other in importer.constants:
-            constant = importer.constants[other].values
+            constant = importer.constants[other].values.astype(np.float32)
             if constant.size == 1:
-                step = (node.operator, constant.astype(np.float32).reshape(()), index == 1)
-                return dataclasses.replace(value, steps=(*value.steps, step))
+                return dataclasses.replace(value, steps=(*value.steps, _step(node.operator, constant, index == 1)))
     return None
+
+
+def _step(operator: str, constant: np.ndarray, first: bool) -> Step:
+    """What an operator does to the input with one number."""
+    function = {"Mul": np.multiply, "Add": np.add, "Sub": np.subtract, "Div": np.divide}[operator]
+    number = constant.reshape(())
+
+    def step(x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.asarray(function(*((number, x) if first else (x, number))), np.float32)
+
+    return step
 
 
 def multiply(importer: Importer, node: Node) -> Value:
@@ -58,7 +70,9 @@ def _scale(importer: Importer, node: Node, value: Value, factor: np.ndarray, fin
     expression = value.known
     if all(x == 1 for x in factor):
         return value
-    if expression.rounding is not None or (expression.clamped and (len(set(factor)) > 1 or factor[0] <= 0)):
+    if value.pools and any(x <= 0 for x in factor):
+        importer.unquantized(node.label, node.inputs[0])
+    if expression.rounding is not None:
         expression = importer.codes(node, value)
     scaled = expression.scaled(factor)
     if not fine:
@@ -127,7 +141,7 @@ def shift(importer: Importer, node: Node, value: Value, offset: np.ndarray) -> V
     expression = value.known
     alike = len(set(offset)) == 1
     floors = expression.rounding in (None, Rounding.FLOOR)
-    if not floors or (expression.rounding and not fine) or (expression.clamped and not alike):
+    if not floors or (expression.rounding and not (fine and alike)):
         expression = importer.codes(node, value)
     shifted = expression.shifted(offset)
     if not fine and not importer.quantized:
@@ -212,7 +226,7 @@ def batch_normalization(importer: Importer, node: Node) -> Value:
 
     The gain ``gamma / sqrt(variance + epsilon)`` is computed in float64; all else is exact.
     """
-    value = importer.value(node)
+    value = importer.value(node, pooled=True)
     channels = value.shape[0]
     if node.integer("training_mode", 0):
         raise UnsupportedModelError(f"{node.label} must not be in training")
@@ -263,12 +277,12 @@ def clip(importer: Importer, node: Node) -> Value:
     for index, key in ((1, "min"), (2, "max")):
         constant = importer.optional(node, index, "a bound")
         bounds.append(node.attributes.get(key) if constant is None else constant.values.reshape(-1)[0])
-    return _clamp(importer, node, importer.value(node), bounds[0], bounds[1])
+    return _clamp(importer, node, importer.value(node, pooled=True), bounds[0], bounds[1])
 
 
 def relu(importer: Importer, node: Node) -> Value:
     """Relu."""
-    return _clamp(importer, node, importer.value(node), 0, None)
+    return _clamp(importer, node, importer.value(node, pooled=True), 0, None)
 
 
 def _bound(importer: Importer, node: Node) -> tuple[Value, list[Fraction]]:

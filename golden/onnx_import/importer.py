@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -177,6 +177,8 @@ class Importer:
         self.input_scale = input_scale
         self.input_form: InputForm | None = None
         self.input_levels: Levels | None = None
+        self.hidden: set[str] = set()
+        """Names of the file whose values are clipped further before anything reads them as codes."""
         self.readers: dict[str, list[Node]] = defaultdict(list)
         for node in self.graph.nodes:
             for name in node.inputs:
@@ -202,7 +204,7 @@ class Importer:
         views = {}
         for label, value in self.values.items():
             code = None if value.expression is None else value.expression.code
-            if code is not None and label in given and not value.padded:
+            if code is not None and label in given and not value.padded and label not in self.hidden:
                 views[label] = View(code.tensor.name, code.scale, code.offset, value.sizes, value.order)
         if network.output.kind is Kind.ACCUMULATOR:
             end = self.values[result]
@@ -303,7 +305,8 @@ class Importer:
             scale=float(scale),
         )  # fmt: skip
         self.tensors.insert(0, tensor)
-        self.input_form = InputForm(value.sizes, value.order, low, high, levels, value.steps)
+        given = self.values.get(self.graph.input.name, value)
+        self.input_form = InputForm(given.sizes, value.order, low, high, levels, value.steps)
         return Code(tensor, 0, high - low, scale, scale * low)
 
     def _output(self, name: str) -> None:
@@ -313,6 +316,8 @@ class Importer:
         expression = value.known
         if value.padded:
             raise UnsupportedModelError(f"Output {name!r} must not be a padded tensor")
+        if value.pools:
+            self.unquantized(f"Output {name!r}", name)
         low, high = expression.limits()
         wide = expression.whole and not expression.clips and (high - low).bit_length() > MAX_CODE_BITS
         affine = expression.affine or (self.quantized and expression.rounding is None and not expression.clips)
@@ -394,8 +399,14 @@ class Importer:
             raise UnsupportedModelError(f"{node.label} must not multiply more constants than float64 has digits for")
         self.values[node.outputs[0]] = value
 
-    def value(self, node: Node, index: int = 0, *, padded: bool = False, raw: bool = False) -> Value:
-        """What a node reads; ``padded``, ``raw``: it may be padded, or the input before its quantizer."""
+    def value(
+        self, node: Node, index: int = 0, *, padded: bool = False, raw: bool = False, pooled: bool = False
+    ) -> Value:
+        """What a node reads.
+
+        ``padded``, ``raw``, ``pooled``: it may be padded, the input before its quantizer, or the maximum of what is not
+        quantized yet.
+        """
         if index >= len(node.inputs) or node.inputs[index] not in self.values:
             raise UnsupportedModelError(f"{node.label} must read a computed tensor, not a constant")
         value = self.values[node.inputs[index]]
@@ -407,6 +418,8 @@ class Importer:
                 "one (Quant, QuantizeLinear) behind it, or say with an input range which integers it holds, and with "
                 "an input scale what they are multiplied by"
             )
+        if value.pools and not pooled:
+            self.unquantized(node.label, node.inputs[index])
         if not padded and value.padded:
             raise UnsupportedModelError(f"{node.label} must not read a padded tensor: only convolutions and pools may")
         code = value.expression.code
@@ -466,13 +479,17 @@ class Importer:
             except InexactError as error:
                 reason = str(error).format(name=name)
                 if self.quantized:
-                    reason = (
-                        f"must read quantized values, but {name!r} is not quantized: put a Quant or QuantizeLinear "
-                        "before it"
-                    )
+                    self.unquantized(label, name)
                 raise UnsupportedModelError(f"{label} {reason}") from None
             expression.code = dataclasses.replace(code, scale=unit, offset=code.offset * unit)
         return expression.code
+
+    def unquantized(self, label: str, name: str) -> NoReturn:
+        """Refuse what reads ``name`` as codes."""
+        raise UnsupportedModelError(
+            f"{label} must read quantized values, but {name!r} is not quantized: put a Quant or QuantizeLinear before "
+            "it"
+        )
 
     def emit(self, name: str, expression: Expression, scale: Fraction = Fraction(1), zero: int = 0) -> Code:
         """A tensor ``name`` with the integers of an expression, and the operations that make it.

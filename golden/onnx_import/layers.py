@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from golden.affine import Code, Expression, Sum, rationals
-from golden.network import Conv2d, Grid, MaxPool2d, NetworkError, Tensor
+from golden.network import Conv2d, Grid, MaxPool2d, NetworkError, Tensor, map_size
 from golden.onnx_import.arithmetic import constant_bias, shift
 from golden.onnx_import.constants import Constant
 from golden.onnx_import.graph import Node, UnsupportedModelError, integers
 from golden.onnx_import.result import AXES
 from golden.onnx_import.shapes import axes_of
-from golden.onnx_import.values import Value, coded, integer_weights, printable
+from golden.onnx_import.values import Pool, Value, coded, integer_weights, printable
 
 if TYPE_CHECKING:
     from golden.onnx_import.importer import Importer
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "pool_codes"]
 
 Four = tuple[int, int, int, int]
 
 
-def _maps(importer: Importer, node: Node, *, padded: bool = False) -> Value:
+def _maps(importer: Importer, node: Node, *, padded: bool = False, pooled: bool = False) -> Value:
     """What a layer reads, as (C, H, W) or (C, L), wherever the file has the channels."""
-    value = importer.value(node, padded=padded)
+    value = importer.value(node, padded=padded, pooled=pooled)
     if len(value.sizes) == 1:
         return value
     wanted = "HWC" if node.channels_last else AXES
@@ -40,8 +40,8 @@ def _maps(importer: Importer, node: Node, *, padded: bool = False) -> Value:
             f"{node.label} must read {', '.join(('N', *wanted))}, not {', '.join(('N', *value.axes))}: a Transpose is "
             "missing"
         )
-    sizes = value.shape if len(value.sizes) == 3 else (value.shape[0], value.shape[2])
-    return dataclasses.replace(value, sizes=sizes, order=AXES)
+    place = [value.axes.index(axis) for axis in AXES if axis in value.axes]
+    return dataclasses.replace(value, sizes=tuple(value.sizes[i] for i in place), order=AXES)
 
 
 def _laid_out(node: Node, made: Value) -> Value:
@@ -250,11 +250,11 @@ def reduce_mean(importer: Importer, node: Node, mean: bool = True) -> Value:
         kept = value.shape[:1]
     summed = _summed(value.known)
     if summed is not None:
-        made = summed.scaled(rationals(np.full(value.shape[0], 1)) * factor)
-        return dataclasses.replace(value, expression=made, sizes=kept)
+        summed = summed.scaled(rationals(np.full(value.shape[0], 1)) * factor)
+        return dataclasses.replace(value, expression=summed, sizes=kept)
     sizes = value.shape if len(value.sizes) == 3 else (value.shape[0], value.shape[2])
-    made = _average(importer, node, dataclasses.replace(value, sizes=sizes, order=AXES), kernel, (1, 1), (0, 0, 0, 0),
-                    factor)  # fmt: skip
+    first = dataclasses.replace(value, sizes=sizes, order=AXES)
+    made = _average(importer, node, first, kernel, (1, 1), (0, 0, 0, 0), factor)
     return dataclasses.replace(made, sizes=kept, order=value.order)
 
 
@@ -309,7 +309,7 @@ def _average(
 
 def max_pool(importer: Importer, node: Node) -> Value:
     """MaxPool."""
-    value = _maps(importer, node, padded=True)
+    value = _maps(importer, node, padded=True, pooled=True)
     kernel, stride, pads, _ = _window(node, value)
     return _max_pool(importer, node, value, kernel, stride, pads)
 
@@ -321,24 +321,42 @@ def global_max_pool(importer: Importer, node: Node) -> Value:
 
 
 def _max_pool(importer: Importer, node: Node, value: Value, kernel: Any, stride: Any, pads: Any) -> Value:
+    name = printable(node.name)
+    try:
+        operation = MaxPool2d(name, name, name, kernel, stride, tuple(pads))
+    except NetworkError as error:
+        raise UnsupportedModelError(f"{node.label} must make a pool: {error}") from None
+    sizes = map_size(_size(value), operation.kernel, operation.stride, operation.padding)
+    if min(sizes) < 1:
+        raise UnsupportedModelError(f"{node.label} must have a window that fits {_size(value)}")
+    after = (value.shape[0], *(sizes if len(value.sizes) == 3 else sizes[1:]))
+    known = value.known
+    if importer.quantized and not value.padded and known.code is None and not known.whole and not known.same_codes:
+        waiting = (*value.pools, Pool(node, operation, sizes))
+        return _laid_out(node, dataclasses.replace(value, sizes=after, pools=waiting))
     source = importer.settle(value, node.label)
     if value.padded and source.code_of(value.fill) != 0:
         raise UnsupportedModelError(f"{node.label} must read what is padded with its smallest value, if at all")
-    name = printable(node.name)
-    try:
-        operation = MaxPool2d(name, source.tensor.name, name, kernel, stride, tuple(pads))
-    except NetworkError as error:
-        raise UnsupportedModelError(f"{node.label} must make a pool: {error}") from None
-    sizes = _sizes(node, source.tensor, operation)
-    label = importer.tensor_name(node.outputs[0])
-    tensor = dataclasses.replace(source.tensor, name=label, shape=(source.tensor.shape[0], *sizes))
+    code = pool_codes(importer, source, Pool(node, operation, sizes), node.outputs[0])
+    return _laid_out(node, Value(Expression.of(code), after, value.integer))
+
+
+def pool_codes(importer: Importer, source: Code, pool: Pool, name: str) -> Code:
+    """Append a pool of codes, and the tensor ``name`` that it makes."""
+    label = importer.tensor_name(name)
+    tensor = dataclasses.replace(source.tensor, name=label, shape=(source.tensor.shape[0], *pool.size))
     importer.tensors.append(tensor)
     importer.operations.append(
-        dataclasses.replace(operation, name=importer.operation_name(name), output=label)
+        dataclasses.replace(
+            pool.operation, name=importer.operation_name(pool.operation.name), input=source.tensor.name, output=label
+        )
     )
-    after = (tensor.shape[0], *(sizes if len(value.sizes) == 3 else sizes[1:]))
-    code: Code = dataclasses.replace(source, tensor=tensor)
-    return _laid_out(node, Value(Expression.of(code), after, value.integer))
+    return dataclasses.replace(source, tensor=tensor)
+
+
+def _size(value: Value) -> tuple[int, int]:
+    """Height and width of what a value is behind its pools."""
+    return value.pools[-1].size if value.pools else value.shape[1:]
 
 
 def pad(importer: Importer, node: Node) -> Value:
@@ -389,7 +407,7 @@ def _window(node: Node, value: Value) -> tuple[Any, Any, Any, Any]:
     own = [a - b for a, b in zip(pads, value.padding, strict=True)]
     if node.integer("ceil_mode", 0):
         for axis in (0, 1):
-            extent = value.shape[1 + axis] + pads[axis] + pads[axis + 2]
+            extent = _size(value)[axis] + pads[axis] + pads[axis + 2]
             over = (extent - kernel[axis]) % stride[axis]
             # One more window, if it begins inside the map or the padding before it.
             last = extent - kernel[axis] - over + stride[axis]
@@ -411,7 +429,7 @@ def _pads(
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         before, after = [], []
         for axis in (0, 1):
-            extent = value.shape[1 + axis] + value.padding[axis] + value.padding[axis + 2]
+            extent = _size(value)[axis] + value.padding[axis] + value.padding[axis + 2]
             span = (kernel[axis] - 1) * dilation[axis] + 1
             total = max((-(-extent // stride[axis]) - 1) * stride[axis] + span - extent, 0)
             small, large = total // 2, total - total // 2

@@ -55,6 +55,8 @@ class Levels:
         The zero point is added before the rounding.
     bipolar : :class:`bool`
         q is 1 where x is not negative, else -1.
+    thresholds : array or ``None``
+        q is how many of these ascending numbers x reaches, and nothing else counts.
     """
 
     scale: np.ndarray
@@ -64,11 +66,14 @@ class Levels:
     rounding: Rounding = Rounding.HALF_EVEN
     added_first: bool = False
     bipolar: bool = False
+    thresholds: np.ndarray | None = None
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """The integers q of numbers, int64, in float32 step by step, as the executors compute them."""
         if self.bipolar:
             return np.where(x >= 0, 1, -1).astype(np.int64)
+        if self.thresholds is not None:
+            return np.searchsorted(self.thresholds.astype(np.float32), x.astype(np.float32), side="right")
         scaled = x.astype(np.float32) / self.scale.astype(np.float32)
         if self.added_first:
             scaled = scaled + self.zero_point.astype(np.float32)

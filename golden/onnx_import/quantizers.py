@@ -12,8 +12,9 @@ from golden.affine import Code, Exact, Expression, InexactError, rationals
 from golden.network import MAX_CODE_BITS, Tensor
 from golden.onnx_import.constants import Constant
 from golden.onnx_import.graph import Node, UnsupportedModelError, integer
+from golden.onnx_import.layers import pool_codes
 from golden.onnx_import.levels import Levels, linear_levels, quant_levels
-from golden.onnx_import.values import Value
+from golden.onnx_import.values import Value, canonical
 from golden.requantize import Rounding
 
 if TYPE_CHECKING:
@@ -24,14 +25,14 @@ __all__ = ["OPERATORS"]
 
 def quant(importer: Importer, node: Node) -> Value:
     """Quant and BipolarQuant of QONNX: codes, whose values are real numbers again."""
-    value = importer.value(node, raw=True)
+    value = importer.value(node, raw=True, pooled=True)
     levels = quant_levels(node, lambda i, what: importer.constant(node, i, what).values)
     return _quantized(importer, node, value, levels, levels, node.outputs[0])
 
 
 def quantize_linear(importer: Importer, node: Node) -> Value:
     """QuantizeLinear, with the Clips behind it that leave fewer levels: codes, whose values are integers."""
-    value = importer.value(node, raw=True)
+    value = importer.value(node, raw=True, pooled=True)
     levels = linear_levels(node, lambda i, what: importer.constant(node, i, what).values, len(value.sizes) + 1)
     made = levels
     following = importer.readers[node.outputs[0]]
@@ -41,6 +42,7 @@ def quantize_linear(importer: Importer, node: Node) -> Value:
             default if bound is None else integer(bound.values, f"{following[0].label}: a bound", -65536, 65536)
             for bound, default in zip(bounds, (made.low, made.high), strict=True)
         )
+        importer.hidden.add(following[0].inputs[0])
         made = made.within(low, high)
         following = importer.readers[following[0].outputs[0]]
     if made.low > made.high:
@@ -79,9 +81,10 @@ def _quantized(importer: Importer, node: Node, value: Value, levels: Levels, mea
         return dataclasses.replace(value, expression=Expression.of(code), steps=())
     if levels.bipolar:
         made = value.known if value.known.rounding is None else importer.codes(node, value)
-        code = importer.emit(name, made.rounded(Rounding.FLOOR).clipped(Fraction(-1), Fraction(0)), 2 * levels.step)
+        made = made.rounded(Rounding.FLOOR).clipped(Fraction(-1), Fraction(0))
+        code = importer.emit(_before(value, name), made, 2 * levels.step)
         code = dataclasses.replace(code, scale=2 * levels.step, offset=levels.step * (2 * code.offset + 1))
-        return dataclasses.replace(value, expression=Expression.of(code))
+        return _pooled(importer, node, value, code)
     if not levels.per_tensor:
         raise UnsupportedModelError(f"{node.label} must have one scale for all channels of what is computed")
     zero = levels.zero
@@ -100,12 +103,25 @@ def _quantized(importer: Importer, node: Node, value: Value, levels: Levels, mea
     # What only lies between two integers as a number is not known to be one of them.
     expression = expression.rounded(levels.rounding).clipped(Fraction(low), Fraction(high))
     place = int(first) if first.denominator == 1 and low <= first <= high else low
-    code = _same_integers(expression) or importer.emit(name, expression, levels.step, place)
+    code = _same_integers(expression) or importer.emit(_before(value, name), expression, levels.step, place)
     # From the integers that were rounded to those of the file, and to what they stand for.
     offset = code.offset + (0 if levels.added_first else zero)
     offset = (offset - meaning.zero) * meaning.step
     code = dataclasses.replace(code, scale=code.scale * meaning.step, offset=offset)
-    return dataclasses.replace(value, expression=Expression.of(code))
+    return _pooled(importer, node, value, code)
+
+
+def _before(value: Value, name: str) -> str:
+    """What the codes of ``name`` are called, or those before their pools."""
+    return f"{name}.unpooled" if value.pools else name
+
+
+def _pooled(importer: Importer, node: Node, value: Value, code: Code) -> Value:
+    """The value of codes, behind the pools that waited for them."""
+    for place, pool in enumerate(value.pools, 1):
+        name = node.outputs[0] if place == len(value.pools) else f"{node.outputs[0]}.unpooled"
+        code = pool_codes(importer, code, pool, name)
+    return dataclasses.replace(value, expression=Expression.of(code), pools=())
 
 
 def _same_integers(expression: Expression) -> Code | None:
@@ -129,9 +145,9 @@ def _check_fits(node: Node, value: Value, levels: Levels) -> None:
 
 def multi_threshold(importer: Importer, node: Node) -> Value:
     """MultiThreshold of FINN: how many thresholds a number reaches, times ``out_scale``, plus ``out_bias``."""
-    value = importer.value(node)
+    value = importer.value(node, raw=True, pooled=True)
     given = importer.constant(node, 1, "its thresholds").values
-    channels = value.shape[0]
+    channels = canonical(value.sizes, value.order)[0]
     if given.dtype.kind not in "iuf" or given.ndim != 2 or not np.isfinite(given).all():
         raise UnsupportedModelError(f"{node.label} must have finite thresholds (channels, steps), not {given.shape}")
     steps = given.shape[1]
@@ -148,6 +164,12 @@ def multi_threshold(importer: Importer, node: Node) -> Value:
     scale, bias = (Fraction(float(node.attributes.get(key, x))) for key, x in (("out_scale", 1.0), ("out_bias", 0.0)))
     if scale <= 0:
         raise UnsupportedModelError(f"{node.label} must have a positive out_scale, not {float(scale):g}")
+    if value.expression is None:
+        if given.shape[0] > 1:
+            raise UnsupportedModelError(f"{node.label} must have the same thresholds for the whole input")
+        thresholds = Levels(np.ones(1), np.zeros(1), 0, steps, thresholds=np.sort(given[0]))
+        code = dataclasses.replace(importer.quantize_input(node, value, thresholds), scale=scale, offset=bias)
+        return dataclasses.replace(value, expression=Expression.of(code), steps=())
     expression = value.known
     if expression.rounding is not None:
         expression = importer.codes(node, value)
@@ -160,7 +182,7 @@ def multi_threshold(importer: Importer, node: Node) -> Value:
     bits = steps.bit_length()
     zero = -bias / scale
     tensor = Tensor(
-        importer.tensor_name(node.outputs[0]), value.shape, bits=bits, scale=float(scale),
+        importer.tensor_name(_before(value, node.outputs[0])), value.shape, bits=bits, scale=float(scale),
         zero_point=int(zero) if zero.denominator == 1 and 0 <= zero < 1 << bits else 0,
     )  # fmt: skip
     exact = Exact(expression.offset, rationals(np.zeros(channels, np.int64)), expression.offset, bits,
@@ -171,8 +193,8 @@ def multi_threshold(importer: Importer, node: Node) -> Value:
         importer.append(expression, exact, tensor, node.outputs[0])
     except InexactError as error:
         raise UnsupportedModelError(f"{node.label} {str(error).format(name=node.inputs[0])}") from None
-    code = Code(tensor, 0, steps, scale, bias)
-    return dataclasses.replace(value, expression=Expression.of(code), integer=False)
+    made = _pooled(importer, node, value, Code(tensor, 0, steps, scale, bias))
+    return dataclasses.replace(made, integer=False)
 
 
 MAX_TABLE_BITS = min(10, MAX_CODE_BITS)

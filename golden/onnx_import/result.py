@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -13,9 +14,12 @@ from golden.network import Conv2d, IntegerNetwork, Kind, code_dtype
 from golden.onnx_import.graph import UnsupportedModelError
 from golden.onnx_import.levels import Levels
 
-__all__ = ["Import", "InputForm", "View"]
+__all__ = ["AXES", "Import", "InputForm", "Step", "View"]
 
 AXES = "CHW"
+
+Step = Callable[[np.ndarray], np.ndarray]
+"""What is done to a batch of inputs, in float32."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,15 @@ class InputForm:
 
     Parameters
     ----------
-    sizes, order
-        As in :class:`View`.
+    sizes : tuple of :class:`int`
+        Of the input in the file, without the batch.
+    order : :class:`str`
+        The order in which the sizes run through C, H and W when it is quantized.
     low, high : :class:`int`
         Integers that it takes; the codes are these minus ``low``.
     levels : :class:`~golden.onnx_import.levels.Levels` or ``None``
         The file's own quantizer; ``None``: the input holds the integers themselves.
-    steps : tuple of (operator, constant, constant first)
+    steps : tuple of :data:`Step`
         What the file does with it before.
     """
 
@@ -58,16 +64,14 @@ class InputForm:
     low: int
     high: int
     levels: Levels | None = None
-    steps: tuple[tuple[str, np.ndarray, bool], ...] = ()
+    steps: tuple[Step, ...] = ()
 
     def integers(self, x: np.ndarray) -> np.ndarray:
-        """The integers of the file's input, in its own form."""
+        """The integers of the file's input (N, sizes), behind what the file does before it quantizes."""
+        for step in self.steps:
+            x = step(x)
         if self.levels is None:
             return x.astype(np.int64)
-        for operator, constant, first in self.steps:
-            a, b = (constant, x) if first else (x, constant)
-            x = {"Mul": np.multiply, "Add": np.add, "Sub": np.subtract, "Div": np.divide}[operator](a, b)
-            x = x.astype(np.float32)
         found = self.levels.quantize(x)
         return (found + 1) // 2 - 1 if self.levels.bipolar else found
 
@@ -124,7 +128,7 @@ class Import:
         if x.dtype.kind not in "iuf" or not np.isfinite(x).all():
             raise UnsupportedModelError(f"{what} must be finite numbers")
         if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(form.sizes) or x.shape[0] == 0:
-            wanted = ", ".join(map(str, source.shape if form.order == AXES else form.sizes))
+            wanted = ", ".join(map(str, form.sizes))
             raise UnsupportedModelError(f"{what} must have shape (N, {wanted}), not {x.shape}")
         if form.levels is None and (x.min() < form.low or x.max() > form.high):
             raise UnsupportedModelError(

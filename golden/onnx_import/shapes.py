@@ -123,11 +123,16 @@ def transpose(importer: Importer, node: Node) -> Value:
         return value
     axes = "".join(value.axes[axis - 1] for axis in perm[1:])
     order = axes if rank == 4 else axes.replace("W", "HW")
-    return dataclasses.replace(value, sizes=tuple(value.sizes[axis - 1] for axis in perm[1:]), order=order)
+    steps = value.steps
+    if value.expression is None:
+        steps = (*steps, lambda x: x.transpose(perm))
+    return dataclasses.replace(value, sizes=tuple(value.sizes[axis - 1] for axis in perm[1:]), order=order, steps=steps)
 
 
 def _reshaped(importer: Importer, node: Node, sizes: tuple[int, ...]) -> Value:
     value = importer.value(node, raw=True)
+    if value.expression is None:
+        value = dataclasses.replace(value, steps=(*value.steps, lambda x: x.reshape(len(x), *sizes)))
     if len(sizes) == 1 and sizes[0] == math.prod(value.sizes):
         return dataclasses.replace(value, sizes=sizes)
     shape = canonical(value.sizes, value.order) if value.expression is None else value.shape

@@ -9,12 +9,21 @@ from fractions import Fraction
 import numpy as np
 
 from golden.affine import Expression, InexactError, rationals, weight_codes
-from golden.network import Grid
+from golden.network import Grid, MaxPool2d
 from golden.onnx_import.constants import Constant
 from golden.onnx_import.graph import Node, UnsupportedModelError
-from golden.onnx_import.result import AXES
+from golden.onnx_import.result import AXES, Step
 
-__all__ = ["Value", "canonical", "coded", "integer_weights", "printable"]
+__all__ = ["Pool", "Value", "canonical", "coded", "integer_weights", "printable"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A maximum over windows that waits for codes: its node, the operation without tensors, and the map it makes."""
+
+    node: Node
+    operation: MaxPool2d
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,11 @@ class Value:
         What a Pad has put around it, (top, left, bottom, right), and with which number.
     order : :class:`str`
         The order in which ``sizes`` run through C, H and W; H is absent in (C, L) or (L, C).
-    steps : tuple
-        What was done to the input before its quantizer, see :class:`~golden.onnx_import.result.InputForm`.
+    steps : tuple of :data:`~golden.onnx_import.result.Step`
+        What was done to the input before its quantizer.
+    pools : tuple of :class:`Pool`
+        Pools of what is not quantized yet, first one first: its quantizer goes before them, which changes nothing,
+        since it is monotone.
     """
 
     expression: Expression | None
@@ -43,7 +55,8 @@ class Value:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     fill: Fraction = Fraction(0)
     order: str = AXES
-    steps: tuple[tuple[str, np.ndarray, bool], ...] = ()
+    steps: tuple[Step, ...] = ()
+    pools: tuple[Pool, ...] = ()
 
     @property
     def known(self) -> Expression:
