@@ -1,10 +1,32 @@
 """Integer networks as ONNX models, each form with an executor of somebody else's that confirms it.
 
-:func:`integer_model` writes ONNX's own integer operators, which ONNX Runtime executes to the very codes of golden.
+:func:`integer_model`
+    ONNX's own integer operators: ONNX Runtime computes the very codes of golden at every layer.
+:func:`qcdq_model`
+    ``QuantizeLinear``, ``Clip``, ``DequantizeLinear``, executed by ONNX Runtime.
+:func:`qonnx_model`
+    ``Quant`` nodes, executed by qonnx.
+
+The last two compute with floats. What is proved about their codes is counted when they are made: :func:`agreement`.
 """
 
 from golden.onnx_export.graph import metadata
 from golden.onnx_export.integer import integer_model
-from golden.onnx_export.run import Comparison, compare, run
+from golden.onnx_export.qcdq import qcdq_model
+from golden.onnx_export.qonnx import qonnx_model
+from golden.onnx_export.run import Comparison, compare, decode, encode, run
+from golden.onnx_export.values import Agreement, agreement
 
-__all__ = ["Comparison", "compare", "integer_model", "metadata", "run"]
+__all__ = [
+    "Agreement",
+    "Comparison",
+    "agreement",
+    "compare",
+    "decode",
+    "encode",
+    "integer_model",
+    "metadata",
+    "qcdq_model",
+    "qonnx_model",
+    "run",
+]

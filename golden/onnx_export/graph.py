@@ -29,11 +29,15 @@ class Graph:
         What the graph computes: the names of its tensors are kept for them.
     form : :class:`str`
         Name of the form, for the metadata.
+    batch : :class:`str` or :class:`int`
+        First dimension of what goes in and comes out.
     """
 
-    def __init__(self, network: IntegerNetwork, form: str) -> None:
+    def __init__(self, network: IntegerNetwork, form: str, *, batch: str | int = "N") -> None:
         self.network = network
         self.form = form
+        self.batch = batch
+        self.shapes: list[onnx.ValueInfoProto] = []
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.constants: dict[tuple[Any, ...], str] = {}
@@ -64,13 +68,22 @@ class Graph:
         name: str,
         output: str | None = None,
         *,
-        domain: str = "",
+        shape: Sequence[int] = (),
+        dtype: type = np.float32,
+        batch: bool = True,
         **attributes: Any,
     ) -> str:
-        """A node with one output, called ``output`` (a name that is taken already) or else like the node."""
+        """A node with one output, called ``output`` (a name that is taken already) or else like the node.
+
+        Where ``shape`` is given, the model says the shape and type of the output; ``batch``: a frame's shape.
+        """
         result = self.free(name) if output is None else output
         name = _free(name, self.node_names)
-        self.nodes.append(helper.make_node(operator, list(inputs), [result], name=name, domain=domain, **attributes))
+        if shape:
+            whole = [self.batch, *shape] if batch else list(shape)
+            element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            self.shapes.append(helper.make_tensor_value_info(result, element, whole))
+        self.nodes.append(helper.make_node(operator, list(inputs), [result], name=name, **attributes))
         return result
 
     def cast(self, value: str, dtype: int, name: str, output: str | None = None) -> str:
@@ -89,6 +102,7 @@ class Graph:
         about: str,
         opsets: Sequence[tuple[str, int]] = (("", OPSET),),
         extra: dict[str, Any] | None = None,
+        values: bool = False,
     ) -> onnx.ModelProto:
         """The checked model.
 
@@ -103,14 +117,26 @@ class Graph:
         opsets : sequence of (domain, version)
         extra : :class:`dict`
             More for the metadata.
+        values : :class:`bool`
+            Whether tensors are values code - zero point, not codes.
         """
         source = self.network.input
         infos = [
-            helper.make_tensor_value_info(name, dtype, ["N", *tensor.shape], doc_string=text)
-            for name, dtype, tensor, text in [(source.name, input_type, source, describe(source)), *outputs]
+            helper.make_tensor_value_info(name, dtype, [self.batch, *tensor.shape], doc_string=text)
+            for name, dtype, tensor, text in [
+                (source.name, input_type, source, describe(source, values=values)),
+                *outputs,
+            ]
         ]
+        said = {info.name for info in infos}
         graph = helper.make_graph(
-            self.nodes, self.network.name, infos[:1], infos[1:], self.initializers, doc_string=about
+            self.nodes,
+            self.network.name,
+            infos[:1],
+            infos[1:],
+            self.initializers,
+            doc_string=about,
+            value_info=[shape for shape in self.shapes if shape.name not in said],
         )
         model = helper.make_model(
             graph,
@@ -134,14 +160,17 @@ def _free(name: str, taken: set[str]) -> str:
     return unique
 
 
-def describe(tensor: Tensor) -> str:
-    """One sentence that says what the integers of ``tensor`` are."""
+def describe(tensor: Tensor, *, values: bool = False) -> str:
+    """One sentence that says what the integers of ``tensor`` are; ``values``: they are code - zero point."""
     if tensor.kind is Kind.ACCUMULATOR:
-        return f"{tensor.bits}-bit accumulators; value = slope*acc + offset"
-    scale = f"{tensor.scale!r}*(code - {tensor.zero_point})" if tensor.zero_point else f"{tensor.scale!r}*code"
+        return f"{tensor.bits}-bit accumulators; real value = slope*acc + offset"
+    low = -tensor.zero_point if values else 0
+    what = "value" if values else "code"
+    real = what if values or not tensor.zero_point else f"(code - {tensor.zero_point})"
+    scale = f"{tensor.scale!r}*{real}"
     if tensor.vector_scales is not None:
         scale = f"{scale}*(scale of the vector)"
-    return f"{tensor.bits}-bit codes 0..{tensor.max_code}; value = {scale}"
+    return f"{tensor.bits}-bit {what}s {low}..{low + tensor.max_code}; real value = {scale}"
 
 
 def _tensors(network: IntegerNetwork) -> dict[str, Any]:

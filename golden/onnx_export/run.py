@@ -9,9 +9,10 @@ import onnx
 import onnxruntime
 
 from golden.execute import check_codes, execute
-from golden.network import IntegerNetwork
+from golden.network import IntegerNetwork, Kind, Tensor, code_dtype
+from golden.onnx_export.graph import metadata
 
-__all__ = ["Comparison", "compare", "run"]
+__all__ = ["Comparison", "compare", "decode", "encode", "run"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def run(model: onnx.ModelProto, x: np.ndarray, *, optimize: bool = True) -> dict
     :class:`dict`
         Arrays by the outputs' names.
     """
+    if metadata(model)["form"] == "qonnx":
+        return _run_qonnx(model, x)
     names = [output.name for output in model.graph.output]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -59,13 +62,50 @@ def run(model: onnx.ModelProto, x: np.ndarray, *, optimize: bool = True) -> dict
     return dict(zip(names, session.run(names, {model.graph.input[0].name: x}), strict=True))
 
 
-def compare(network: IntegerNetwork, model: onnx.ModelProto, x: np.ndarray) -> list[Comparison]:
+def _run_qonnx(model: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray]:
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.core.onnx_exec import execute_onnx
+
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    wrapper = ModelWrapper(model, make_deepcopy=True)
+    parts = [
+        execute_onnx(wrapper, {model.graph.input[0].name: x[start : start + batch]})
+        for start in range(0, len(x), batch)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def encode(network: IntegerNetwork, model: onnx.ModelProto, codes: np.ndarray) -> np.ndarray:
+    """What the model's input takes for the input codes of ``network``."""
+    codes = check_codes(codes, network.input)
+    if metadata(model)["form"] == "integer":
+        return codes
+    return codes.astype(np.float32) - np.float32(network.input.zero_point)
+
+
+def decode(tensor: Tensor, value: np.ndarray) -> np.ndarray:
+    """Codes or accumulators, in golden's dtype, of a model's output for ``tensor``.
+
+    Raises
+    ------
+    ValueError
+        If ``value`` is neither of the dtype of the integer form nor integers in float32.
+    """
+    expected = np.dtype(np.int64) if tensor.kind is Kind.ACCUMULATOR else code_dtype(tensor.bits)
+    if value.dtype == expected:
+        return value
+    if value.dtype != np.float32 or (np.rint(value) != value).any():
+        raise ValueError(f"Tensor {tensor.name!r} must hold {expected} or integers in float32, not {value.dtype}")
+    return (value.astype(np.int64) + tensor.zero_point).astype(expected)
+
+
+def compare(network: IntegerNetwork, model: onnx.ModelProto, codes: np.ndarray) -> list[Comparison]:
     """Run a model on input codes and count, tensor by tensor, what differs from golden."""
-    got, expected = run(model, check_codes(x, network.input)), execute(network, x)
+    got, expected = run(model, encode(network, model, codes)), execute(network, codes)
     found = []
     for operation in network.operations:
-        name = operation.output
-        if got[name].shape != expected[name].shape or got[name].dtype != expected[name].dtype:
-            raise ValueError(f"Tensor {name!r} must be of {expected[name].dtype}, not {got[name].dtype}")
-        found.append(Comparison(name, got[name].size, int((got[name] != expected[name]).sum())))
+        tensor = network.tensor(operation.output)
+        value = decode(tensor, got[tensor.name])
+        different = int((value != expected[tensor.name]).sum())
+        found.append(Comparison(tensor.name, value.size, different))
     return found

@@ -12,8 +12,20 @@ from onnx import numpy_helper
 from golden import vectors
 from golden.execute import execute
 from golden.generated import random_spec
-from golden.network import Conv2d, Grid, IntegerNetwork, Kind, NetworkError, Requantize, Tensor
-from golden.onnx_export import compare, integer, integer_model, metadata, run
+from golden.network import Add, Conv2d, Grid, IntegerNetwork, Kind, NetworkError, Requantize, Tensor, VectorScales
+from golden.onnx_export import (
+    agreement,
+    compare,
+    decode,
+    encode,
+    integer,
+    integer_model,
+    metadata,
+    qcdq_model,
+    qonnx_model,
+    run,
+)
+from golden.onnx_export.float32 import Quantizer, float_constants
 from golden.tests import onnx_runtime
 
 COMMITTED = vectors.committed()
@@ -87,7 +99,7 @@ def test_what_the_file_says(committed):
     for operation in network.operations:
         if isinstance(operation, Conv2d):
             assert said["weights"][operation.name] == {"bits": operation.bits, "grid": operation.grid.value}
-    assert model.graph.input[0].doc_string == "8-bit codes 0..255; value = 0.00392156862745098*code"
+    assert model.graph.input[0].doc_string == "8-bit codes 0..255; real value = 0.00392156862745098*code"
     assert integer_model(network).SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
 
 
@@ -255,6 +267,280 @@ def test_a_lost_padding_is_found(network_maker):
     assert compare(network, model, x)[0].different > 0
 
 
+# The forms with floats
+
+FORMS = {"qcdq": qcdq_model, "qonnx": qonnx_model}
+
+
+@pytest.fixture(params=FORMS)
+def form(request):
+    """The function that makes a form."""
+    return FORMS[request.param]
+
+
+def different(network, model, x):
+    return [each.different for each in compare(network, model, x)]
+
+
+@pytest.mark.parametrize("name", [name for name in COMMITTED if "plain" in name or name.endswith("w2a2")])
+def test_committed_networks_in_floats(name, form):
+    network, expected = vectors.read(vectors.find(name))
+    model = form(network)
+    assert different(network, model, expected[network.input.name]) == [0] * len(network.operations)
+    proved = {each.operation: each for each in agreement(model)}
+    assert list(proved) == [o.name for o in network.operations if isinstance(o, Conv2d)]
+    assert not any(each.reason for each in proved.values())
+    # 8-bit outputs have thresholds closer to each other than float32 can always tell; what it misses is counted.
+    assert sum(each.different for each in proved.values()) <= (20 if name.endswith("w8a8") else 0)
+    assert min(each.reachable for each in proved.values()) > 1000
+
+
+def test_what_the_float_forms_hold(form):
+    network, expected = vectors.read(vectors.find("digits-residual-w2a2"))
+    model = form(network)
+    names = [output.name for output in model.graph.output]
+    assert names[:2] == ["linear.real", "linear"] and set(names[1:]) == {o.output for o in network.operations}
+    assert {o.type.tensor_type.elem_type for o in model.graph.output} == {onnx.TensorProto.FLOAT}
+    values = run(model, encode(network, model, expected["input"]))
+    for tensor in network.tensors[1:]:
+        integers = expected[tensor.name].astype(np.int64) - tensor.zero_point
+        np.testing.assert_array_equal(values[tensor.name], integers)
+    acc = values["linear"] * network.output.slope.astype(np.float32)[:, None, None]
+    real = acc + network.output.offset.astype(np.float32)[:, None, None]
+    np.testing.assert_array_equal(values["linear.real"], real)
+    said = metadata(model)
+    assert said["tensors"] == metadata(integer_model(network))["tensors"]
+    assert next(o.doc_string for o in model.graph.output if o.name == "block2.shortcut.2") == (
+        "8-bit values -128..127; real value = 0.014949570490619329*value"
+    )
+
+
+def test_quantizers_say_their_bits():
+    network, _ = vectors.read(vectors.find("digits-residual-w2a2"))
+    model = qcdq_model(network)
+    values = constants(model)
+    clips = {n.name: [int(values[i]) for i in n.input[1:]] for n in model.graph.node if n.op_type == "Clip"}
+    assert clips["act.clip"] == [0, 3] and clips["block1.conv1.weight.clip"] == [-3, 3]
+    assert not any(name.startswith(("input", "stem", "block2.shortcut.2", "linear")) for name in clips)  # 8 bits
+    zero = {n.name: int(values[n.input[2]]) for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    assert zero["block2.shortcut.2.quantize"] == 128 and zero["act.quantize"] == 0
+    assert values["linear.weight.integers"].dtype == np.int8 and values["stem.weight.integers"].dtype == np.int32
+
+    model = qonnx_model(network)
+    values, found = constants(model), {}
+    for node in (n for n in model.graph.node if n.op_type == "Quant"):
+        flags = {a.name: a.i for a in node.attribute}
+        found[node.name] = (*(float(values[i]) for i in node.input[1:]), flags["signed"], flags["narrow"])
+    assert found["act.quant"] == (1, 0, 2, 0, 0)
+    assert found["block2.shortcut.2.quant"] == (1, 0, 8, 1, 0)
+    assert found["block1.conv1.weight"] == (1, 0, 3, 1, 1)  # -3, -1, 1, 3
+    assert found["linear.weight"] == (1, 0, 8, 1, 0)
+
+
+def constants_over(rng, channels, bits, reach, skip_levels=0):
+    """Random constants whose thresholds lie anywhere among ``reach`` accumulators from 0 on."""
+    shift = rng.integers(20, 30, channels)
+    slope = rng.choice([-1, 1], channels) * 2.0**bits / (rng.uniform(0.1, 2, channels) * reach)
+    multiplier = np.rint(slope * 2.0**shift).astype(np.int64)
+    bias = -multiplier * rng.integers(0, reach, channels) + rng.integers(0, 1 << 20, channels)
+    if not skip_levels:
+        return Requantize(multiplier, bias, shift)
+    skip_slope = rng.uniform(-1, 1, channels) * 2.0**bits / skip_levels
+    return Requantize(multiplier, bias, shift, np.rint(skip_slope * 2.0**shift).astype(np.int64))
+
+
+def codes_in_digits(bits, count):
+    """Every combination of ``count`` codes, as frames (N, count, 1, 1)."""
+    every = np.arange(1 << bits * count)
+    digits = [every >> bits * i & (1 << bits) - 1 for i in range(count)]
+    return np.stack(digits, 1).reshape(-1, count, 1, 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("bits", "zero_point", "source_zero"),
+    [(8, 0, 0), (8, 128, 7), (8, 77, 255), (3, 0, 0), (2, 3, 1), (1, 1, 0), (12, 0, 3), (14, 8192, 0), (14, 1000, 9)],
+)
+def test_the_count_is_what_happens(bits, zero_point, source_zero, form):
+    """All 65536 accumulators through the executor: as many codes differ as were counted."""
+    rng = np.random.default_rng(bits + zero_point)
+    codes = np.repeat([[[[513]], [[768]]]], 8, 0)  # W = 1, 256: the accumulator is the input as a number
+    operation = Conv2d("c", "x", "y", codes, 10, Grid.TWOS_COMPLEMENT, requantize=constants_over(rng, 8, bits, 65536))
+    source = Tensor("x", (2, 1, 1), bits=8, zero_point=source_zero)
+    network = IntegerNetwork("all", (source, Tensor("y", (8, 1, 1), bits=bits, zero_point=zero_point)), (operation,))
+    if bits > 8 and form is qcdq_model:
+        with pytest.raises(NetworkError, match=rf"^Tensor 'y' must have at most 8 bits in QCDQ, not {bits}$"):
+            form(network)
+        return
+    x = codes_in_digits(8, 2)
+    model = form(network) if form is qcdq_model else form(network, batch=len(x))
+    (said,) = agreement(model)
+    assert (said.operation, said.reachable) == ("c", 8 * 65536)
+    assert different(network, model, x) == [said.different]
+    assert said.different > 0 if bits > 12 else said.different == 0 or bits == 12
+    if form is qcdq_model:  # what the runtime makes of the graph is of no consequence
+        values = run(model, encode(network, model, x), optimize=False)["y"]
+        np.testing.assert_array_equal(decode(network.tensor("y"), values), execute(network, x)["y"])
+
+
+@pytest.mark.parametrize(("bits", "zero_point"), [(4, 0), (8, 128), (8, 3), (12, 0)])
+@pytest.mark.parametrize("kind", ["skip", "add"])
+def test_the_count_is_what_happens_with_a_residual_operand(bits, zero_point, kind):
+    """Every pair of 4096 accumulators and 32 skip codes; a sum of tensors is the same with codes as accumulators."""
+    rng = np.random.default_rng(bits + zero_point)
+    x = codes_in_digits(6, 3)
+    x = x[x[:, 2, 0, 0] < 32]
+    tensors = [Tensor("x", (3, 1, 1), bits=6, zero_point=5)]
+    one = np.zeros((4, 3, 1, 1), int) + 512
+    one[:, 2] += 1
+    same = Requantize(np.ones(4, int), np.zeros(4, int), np.zeros(4, int))
+    operations = [Conv2d("s", "x", "skip", one, 10, Grid.TWOS_COMPLEMENT, requantize=same)]
+    tensors.append(Tensor("skip", (4, 1, 1), bits=5, zero_point=9))
+    weights = np.repeat([[[[513]], [[576]], [[512]]]], 4, 0)
+    if kind == "skip":
+        constants = constants_over(rng, 4, bits, 4096, 32)
+        operations.append(
+            Conv2d("c", "x", "y", weights, 10, Grid.TWOS_COMPLEMENT, requantize=constants, skip="skip")
+        )
+    else:
+        wide = Requantize(np.ones(4, int), np.zeros(4, int), np.zeros(4, int))
+        operations.append(Conv2d("w", "x", "wide", weights, 10, Grid.TWOS_COMPLEMENT, requantize=wide))
+        tensors.append(Tensor("wide", (4, 1, 1), bits=12, zero_point=100))
+        c = constants_over(rng, 4, bits, 4096, 32)
+        operations.append(Add("c", "wide", "skip", "y", c.multiplier, c.skip_multiplier, c.bias, c.shift))
+    tensors.append(Tensor("y", (4, 1, 1), bits=bits, zero_point=zero_point))
+    network = IntegerNetwork("pairs", tuple(tensors), tuple(operations))
+    model = qonnx_model(network, batch=len(x))
+    said = agreement(model)[-1]
+    assert said.reachable == 4 * 4096 * 32
+    found = {each.tensor: each.different for each in compare(network, model, x)}
+    assert found.pop("y") == said.different and not any(found.values())
+    if bits < 12:
+        assert said.different == 0
+
+
+def test_counting_in_plain_numbers():
+    """Constants of no use at all: the count is that of a loop over every accumulator."""
+    rng = np.random.default_rng(5)
+    constants = Requantize(np.array([3 << 40, -(5 << 38), 0]), np.array([7, 1 << 41, 3]), np.array([42, 43, 0]))
+    quantizer = Quantizer(16, 77, 77)
+    lo, hi, zero = np.array([-9, 0, -5]), np.array([3 << 16, 1 << 17, 5]), rng.integers(-100, 100, 3)
+    found = float_constants(constants, quantizer, lo, hi, zero)
+    for c in range(3):
+        acc = np.arange(lo[c], hi[c] + 1)
+        y = ((acc - zero[c]).astype(np.float32) + found.offset[c]) * found.multiplier[c] + found.bias[c]
+        m, b, s = (int(each[c]) for each in (constants.multiplier, constants.bias, constants.shift))
+        wrong = quantizer.codes(y) != np.clip([(a * m + b) >> s for a in acc.tolist()], 0, 65535)
+        assert wrong.sum() == found.different[c]
+
+
+def test_sums_beyond_float32_are_said(form):
+    codes = np.full((1, 600, 1, 1), 255)
+    network = one_convolution(codes, 8, Grid.ODD)
+    (said,) = agreement(form(network))
+    assert (said.operation, said.different) == ("c", None)
+    assert said.reason == "Sums may reach 39015000, and float32 holds every integer up to 16777216 only"
+
+
+def test_too_many_thresholds_are_said():
+    requantize = Requantize(np.array([1 << 20]), np.array([0]), np.array([20]), np.array([1 << 19]))
+    tensors = tuple(Tensor(name, (1, 1, 1), bits=bits) for name, bits in (("x", 8), ("a", 12), ("y", 12)))
+    one = Requantize(np.array([16]), np.array([0]), np.array([0]))
+    operations = (
+        Conv2d("wide", "x", "a", np.array([[[[129]]]]), 8, Grid.TWOS_COMPLEMENT, requantize=one),
+        Conv2d("c", "x", "y", np.array([[[[129]]]]), 8, Grid.TWOS_COMPLEMENT, requantize=requantize, skip="a"),
+    )
+    network = IntegerNetwork("wide", tensors, operations)
+    model = qonnx_model(network)
+    assert agreement(model)[1].different is None
+    assert agreement(model)[1].reason == "There are too many thresholds and skip codes to look at all of them"
+    assert different(network, model, np.arange(256, dtype=np.uint8).reshape(-1, 1, 1, 1)[::17]) == [0, 0]
+
+
+@pytest.mark.parametrize("weight_bits", [1, 2, 7, 8, 12])
+def test_weights_of_every_grid_in_floats(weight_bits, grid, form):
+    codes = np.arange(min(1 << weight_bits, 256)).reshape(-1, 1, 1, 1) * (1 << max(weight_bits - 8, 0))
+    network = one_convolution(codes, weight_bits, grid)
+    assert different(network, form(network), np.array([0, 1, 77, 255], np.uint8).reshape(-1, 1, 1, 1)) == [0]
+
+
+@pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(10, 200, 10))])
+def test_generated_networks_in_floats(first, form):
+    for seed in range(first, first + 10):
+        network, x = random_spec(seed).build(frames=2)
+        model = form(network)
+        said = {network.operation(each.operation).output: each.different for each in agreement(model)}
+        assert None not in said.values()
+        if not any(said.values()):
+            assert not any(different(network, model, x)), f"seed {seed}"
+
+
+def test_vector_scales_in_floats(network_maker, form):
+    """Fixed scales are in the weights; those that are found from the data are refused."""
+    maker = network_maker(15, (4, 5, 5), 6, zero_point=5)
+    maker.conv(4, bits=3, out_bits=4, out_scales=(3, 2), padding=(1, 0, 1, 1))
+    maker.conv(5, (2, 2), bits=3, out_bits=7, scales=(3, 2), product_shift=2, groups=1)
+    network, x = maker.network(), maker.input()
+    model = form(network)
+    assert [each.different for each in agreement(model)] == different(network, model, x) == [0, 0]
+    maker.vector_quantize(4, 3, 3)
+    sentence = (
+        r"^Operation 'quantize2' must have fixed scales in (QCDQ|QONNX), not vector scales that are found from the "
+        r"data: the integer form has them$"
+    )
+    with pytest.raises(NetworkError, match=sentence):
+        form(maker.network())
+
+
+def test_wide_weights_in_qonnx():
+    codes = np.array([[[[65535]], [[0]]]])
+    qonnx_model(one_convolution(codes, 16, Grid.ODD))
+    network = one_convolution(codes, 16, Grid.ODD, vector_scales=VectorScales(np.full((1, 2, 1, 1), 255), 8, 1))
+    sentence = r"^Weights of operation 'c' must have at most 24 bits in QONNX, not 25$"
+    with pytest.raises(NetworkError, match=sentence):
+        qonnx_model(network)
+
+
+def test_batches_in_qonnx():
+    network, expected = vectors.read(vectors.find("digits-plain-w2a2"))
+    x = np.concatenate([expected["input"]] * 2)[:3]
+    assert not any(different(network, qonnx_model(network, batch=1), x))
+    assert not any(different(network, qonnx_model(network, batch=3), x))
+    with pytest.raises(ValueError, match=r"^Batch must be at least 1, not 0$"):
+        qonnx_model(network, batch=0)
+
+
+FLOAT_FAULTS = {
+    "another bias": lambda m: change_constant(m, "conv2.offset", lambda a: a + 3),
+    "another multiplier": lambda m: change_constant(m, "conv1.multiplier", lambda a: np.roll(a, 1)),
+    "a wrong weight": lambda m: change_constant(m, "conv2.weight.integers", lambda a: np.roll(a, 1, 0)),
+    "a lost zero point": lambda m: change_constant(m, "linear.zero", lambda a: a + 1),
+}
+
+
+@pytest.mark.parametrize("fault", FLOAT_FAULTS)
+def test_faults_in_floats_are_found(fault, form):
+    network, expected = vectors.read(vectors.find("digits-plain-w4a4"))
+    model = form(network)
+    FLOAT_FAULTS[fault](model)
+    assert sum(different(network, model, expected["input"])) > 0
+
+
+def test_a_wrong_multiplier_would_be_counted(monkeypatch):
+    """Offsets that are not in the middle of their interval put codes wrong, and the count sees it."""
+    from golden.onnx_export import float32
+
+    network, _ = vectors.read(vectors.find("digits-plain-w4a4"))
+    right = float32._Lines.best_offset
+
+    def wrong(self, m):
+        ms, offset = right(self, m)
+        return ms, offset + 0.01
+
+    assert agreement(qcdq_model(network))[2].different == 0
+    monkeypatch.setattr(float32._Lines, "best_offset", wrong)
+    assert agreement(qcdq_model(network))[2].different > 0
+
+
 def test_a_comparison_refuses_another_type():
     network, expected = vectors.read(vectors.find("digits-plain-w2a2"))
     model = integer_model(network)
@@ -267,7 +553,7 @@ def test_a_comparison_refuses_another_type():
         [node.output[0] for node in model.graph.node].index("act1") + 1,
         onnx.helper.make_node("Cast", ["act1"], ["act1 as codes"], to=onnx.TensorProto.UINT8),
     )
-    with pytest.raises(ValueError, match=r"^Tensor 'act1' must be of uint8, not int64$"):
+    with pytest.raises(ValueError, match=r"^Tensor 'act1' must hold uint8 or integers in float32, not int64$"):
         compare(network, model, expected[network.input.name])
 
 
