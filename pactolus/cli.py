@@ -76,6 +76,7 @@ def main() -> None:
         app()
     except ModuleNotFoundError as error:
         extras = {"torch": "train", "sklearn": "train", "pyosys": "synth", "matplotlib": "synth", "onnx": "import",
+              "onnxruntime": "import", "qonnx": "import", "atheris": "fuzz",
                   "botorch": "search", "distributed": "search", "numpyro": "search", "jax": "search"}
         extra = extras.get(error.name or "")
         _fail(f"Package {error.name} must be there for this command: pip install 'pactolus[{extra or 'sim'}]'", error)
@@ -163,6 +164,31 @@ def fuzz(
     from tb import fuzz as random_networks
 
     raise typer.Exit(random_networks.run(count, seed=seed, config=config, simulator=simulator.value))
+
+
+@app.command("fuzz-import")
+def fuzz_import(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Folders with .onnx files to change, besides some built in.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many files.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first file; the others follow.")] = 0,
+    guided: Annotated[
+        bool, typer.Option("--guided", help="Let atheris choose the files by the code that they reach.")
+    ] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files that fail.")] = BUILD
+    / "fuzz-import",
+) -> None:
+    """Give the importer broken and hostile ONNX files: each must be imported, or refused in one sentence.
+
+    It runs in a process with limited memory and a clock. Exit status 1: one file did something else.
+    """
+    from pactolus import import_fuzz
+
+    if guided:
+        import_fuzz.guided(count, seed=seed, folders=folders or (), output=output)
+    failures = import_fuzz.run(count, seed=seed, folders=folders or (), output=output)
+    raise typer.Exit(1 if failures else 0)
 
 
 @bench_app.command("simulation")
@@ -868,6 +894,41 @@ def report_glitches(
         output=output or BUILD / "reports" / f"glitches-{pdk}.csv",
         command=_command(),
     )
+
+
+@report_app.command()
+def imports(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of .onnx files, or such files.")],
+    frames: Annotated[int, typer.Option(help="Random inputs of each file.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the inputs.")] = 0,
+    input_ranges: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input-range",
+            metavar="[NAME=]LOW,HIGH",
+            help="Integers that the input of NAME.onnx holds, or of all other files; may be given several times.",
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .csv and .md files, without an ending.")] = BUILD
+    / "reports"
+    / "imports",
+) -> None:
+    """Which files can be imported, how exactly, and why the others are refused: a table to paste into a bug report.
+
+    Every tensor is compared with the file's own executor, ONNX Runtime or qonnx. Exit status 1: codes differ that are
+    no float32 ties and that the importer did not announce.
+    """
+    from pactolus import import_report
+
+    ranges = {}
+    for text in input_ranges or ():
+        name, _, values = text.rpartition("=")
+        ranges[name] = _range(values)
+    console = Console()
+    rows = import_report.report(folders, frames=frames, seed=seed, ranges=ranges, console=console)
+    for path in import_report.write(rows, output, command=_command(), console=console):
+        console.print(f"Written to {path}.", highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if any(row.unexplained for row in rows) else 0)
 
 
 @report_app.command()

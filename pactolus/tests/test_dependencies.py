@@ -21,8 +21,10 @@ ALLOWED = {
 
 EXTRA = {
     "golden/onnx_export": {"onnx", "onnxruntime", "qonnx"},
-    "golden/onnx_import": {"onnx"},
+    "golden/onnx_import": {"onnx", "onnxruntime", "qonnx"},
     "hw/fusesoc/generator.py": {"fusesoc"},
+    "pactolus/import_fuzz.py": {"atheris", "numpy", "onnx"},
+    "pactolus/import_report.py": {"numpy", "onnx"},
     "pactolus/search.py": {"numpy"},
     "sw/search/engine.py": {"distributed"},
     "sw/search/propose.py": {"botorch"},
