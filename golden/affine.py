@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from golden.network import MAX_CODE_BITS, MAX_SHIFT, Conv2d, Grid, Requantize, Tensor, signed_width
-from golden.requantize import INT64, Rounding, Solution, fit, solve
+from golden.network import MAX_CODE_BITS, MAX_SHIFT, Conv2d, Grid, Requantize, Tensor, Thresholds, signed_width
+from golden.requantize import INT64, Rounding, Solution, fit, solve, thresholds
 
 __all__ = [
     "INFINITY",
@@ -29,6 +29,7 @@ __all__ = [
     "Sum",
     "rationals",
     "requantization",
+    "threshold_form",
     "weight_codes",
 ]
 
@@ -424,6 +425,21 @@ def requantization(exact: Exact, bounds: tuple[np.ndarray, np.ndarray], skip: Co
     return constants, dataclasses.replace(exact, mismatches=tuple(mismatches), pairs=tuple(pairs))
 
 
+def threshold_form(exact: Exact, bounds: tuple[np.ndarray, np.ndarray]) -> Thresholds:
+    """The thresholds of ``exact`` over every accumulator within ``bounds``, without a residual operand."""
+    rows, negate = [], []
+    for channel, (low, high) in enumerate(zip(*bounds, strict=True)):
+        slope, offset = exact.slope[channel], exact.offset[channel]
+        negate.append(bool(slope < 0))
+        least, most = (int(low), int(high)) if slope >= 0 else (-int(high), -int(low))
+        if exact.levels is None:
+            rows.append(thresholds(abs(slope), offset, exact.bits, least, most, rounding=exact.rounding,
+                                   first=exact.first))  # fmt: skip
+        else:
+            rows.append(_level_thresholds(exact, channel, least, most))
+    return Thresholds(np.array(rows, np.int64), np.array(negate))
+
+
 def _dyadic(exact: Exact, channel: int) -> tuple[int, int, int, int] | None:
     """Constants that are the rationals themselves, where these are rounded down and fit."""
     numbers = exact.slope[channel], exact.skip_slope[channel], exact.offset[channel] - exact.first
@@ -456,22 +472,25 @@ def _solved(exact: Exact, channel: int, low: int, high: int, skip_bits: int) -> 
 
 def _of_levels(exact: Exact, channel: int, low: int, high: int) -> Solution:
     """Constants that put every threshold where the levels of a channel do."""
-    assert exact.levels is not None
-    slope, offset = exact.slope[channel], exact.offset[channel]
-    sign = -1 if slope < 0 else 1
+    sign = -1 if exact.slope[channel] < 0 else 1
     least, most = sorted((sign * low, sign * high))
-    never = [most + 1] * ((1 << exact.bits) - 1 - len(exact.levels[channel]))
-    if slope == 0:
-        reached = [least if offset >= level else most + 1 for level in exact.levels[channel]]
-    else:
-        reached = [min(max(math.ceil((x - offset) / abs(slope)), least), most + 1) for x in exact.levels[channel]]
-    found = fit(reached + never, least, most, limits=INT64)
+    found = fit(_level_thresholds(exact, channel, least, most), least, most, limits=INT64)
     if found is None:
         raise InexactError(
             "must read {name!r}, whose thresholds a multiplier, a bias and a shift can put: "
             f"not so those of channel {channel}"
         )
     return dataclasses.replace(found, multiplier=sign * found.multiplier)
+
+
+def _level_thresholds(exact: Exact, channel: int, least: int, most: int) -> list[int]:
+    """Thresholds of a channel's levels over ``least .. most``, which are accumulators times the sign of its slope."""
+    assert exact.levels is not None
+    slope, offset = abs(exact.slope[channel]), exact.offset[channel]
+    never = [most + 1] * ((1 << exact.bits) - 1 - len(exact.levels[channel]))
+    if slope == 0:
+        return [least if offset >= level else most + 1 for level in exact.levels[channel]] + never
+    return [min(max(math.ceil((x - offset) / slope), least), most + 1) for x in exact.levels[channel]] + never
 
 
 def rationals(values: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from golden.network import Conv2d, IntegerNetwork, MaxPool2d, NetworkError, Tensor, VectorQuantize, code_dtype
-from golden.requantize import requantize
+from golden.requantize import compare, requantize
 
 __all__ = ["accumulate", "execute", "vector_quantize", "weight_matrix", "windows"]
 
@@ -42,7 +42,9 @@ def execute(network: IntegerNetwork, x: np.ndarray) -> dict[str, np.ndarray]:
             values[output.name] = _max_pool(values[operation.input], operation)
         elif isinstance(operation, Conv2d):
             acc = accumulate(values[operation.input], operation, network)
-            if operation.requantize is not None:
+            if operation.thresholds is not None:
+                acc = compare(acc, operation.thresholds)
+            elif operation.requantize is not None:
                 skip = values[operation.skip] if operation.skip is not None else None
                 acc = requantize(acc, operation.requantize, output.bits, skip)
             values[output.name] = acc

@@ -5,8 +5,9 @@ The arrays are safetensors entries called ``<operation>.<field>`` (weight codes,
 ``pactolus``. Loading believes nothing: an unknown format, version, operation or field, a missing or superfluous array
 and whatever :class:`~golden.network.IntegerNetwork` refuses end in one :class:`~golden.network.NetworkError`.
 
-Version 2 brings per-vector scales and :class:`~golden.network.VectorQuantize`. A network without them is written as
-version 1, so that its file is what it always was.
+Version 2 brings per-vector scales and :class:`~golden.network.VectorQuantize`, version 3
+:class:`~golden.network.Thresholds`. A network is written in the least version that has what it needs, so that its file
+is what it always was.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from golden.network import (
     NetworkError,
     Requantize,
     Tensor,
+    Thresholds,
     VectorQuantize,
     VectorScales,
 )
@@ -39,7 +41,7 @@ from golden.network import (
 __all__ = ["FORMAT", "VERSIONS", "load", "save", "version"]
 
 FORMAT = "pactolus-integer-network"
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 MAX_FILE_BYTES = 1 << 31
 
 _OPERATIONS: dict[str, type] = {
@@ -49,13 +51,19 @@ _OPERATIONS: dict[str, type] = {
     "vector_quantize": VectorQuantize,
 }
 _ENUMS: dict[str, type[enum.Enum]] = {"kind": Kind, "grid": Grid}
-_PARTS: dict[str, type] = {"requantize": Requantize, "vector_scales": VectorScales}
-_NEW: dict[int, tuple[str, ...]] = {1: ("vector_scales", "product_shift", "vector_quantize"), 2: ()}
+_PARTS: dict[str, type] = {"requantize": Requantize, "thresholds": Thresholds, "vector_scales": VectorScales}
+_NEW: dict[int, tuple[str, ...]] = {
+    1: ("vector_scales", "product_shift", "vector_quantize", "thresholds"),
+    2: ("thresholds",),
+    3: (),
+}
 """Fields and operations that a version does not know."""
 
 
 def version(network: IntegerNetwork) -> int:
     """The least version of the file format that holds ``network``."""
+    if any(isinstance(operation, Conv2d) and operation.thresholds is not None for operation in network.operations):
+        return 3
     scaled = any(item.vector_scales is not None for item in (*network.tensors, *network.operations)
                  if isinstance(item, (Tensor, Conv2d)))  # fmt: skip
     return 2 if scaled or any(isinstance(operation, VectorQuantize) for operation in network.operations) else 1
@@ -151,7 +159,7 @@ def _parse(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> IntegerNe
         raise NetworkError(f"format must be {FORMAT!r}, not {document.get('format')!r}")
     number = document.get("version")
     if isinstance(number, bool) or number not in VERSIONS:
-        raise NetworkError(f"version must be {' or '.join(map(str, VERSIONS))}, not {number!r}")
+        raise NetworkError(f"version must be one of {', '.join(map(str, VERSIONS))}, not {number!r}")
     unknown = _NEW[number]
     types = [name for name in _OPERATIONS if name not in unknown]
     expected = {"format", "version", "name", "tensors", "operations"}

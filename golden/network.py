@@ -11,6 +11,8 @@ Numbers (normative):
   (``P = w*a`` where r = 0), w and a the scales of its weights and of its codes; scales that are absent count as 1.
 * A requantized output is ``clip((acc*M + skip*M_skip + B) >> S, 0, 2**k - 1)`` with one arithmetic shift (floor) and
   constants per output channel (:class:`Requantize`).
+* Or it is the number of thresholds of its channel that the accumulator reaches (:class:`Thresholds`): what other
+  people's roundings need where no M, B, S has their thresholds.
 * The network's output may be the accumulator itself; its real value is ``slope * acc + offset`` per channel.
 """
 
@@ -33,6 +35,7 @@ __all__ = [
     "Operation",
     "Requantize",
     "Tensor",
+    "Thresholds",
     "VectorQuantize",
     "VectorScales",
     "code_dtype",
@@ -303,6 +306,44 @@ class Requantize:
 
 
 @dataclass(frozen=True, eq=False)
+class Thresholds:
+    """Codes by comparison: how many thresholds of its channel ``-acc if negate else acc`` reaches.
+
+    Parameters
+    ----------
+    values : int64 array (C, 2**k - 1)
+        Ascending in every row, equal ones allowed. What no accumulator reaches is never counted.
+    negate : bool array (C,)
+        Channels whose codes fall as their accumulators rise.
+    """
+
+    values: np.ndarray
+    negate: np.ndarray
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        values = _frozen(self.values, np.int64, "Thresholds")
+        steps = values.shape[-1] if values.ndim == 2 else 0
+        if 0 in values.shape or steps & (steps + 1) or not 1 <= steps.bit_length() <= MAX_CODE_BITS:
+            raise NetworkError(f"Thresholds must have 2**k - 1 values per channel, not shape {values.shape}")
+        if (values[:, 1:] < values[:, :-1]).any():
+            raise NetworkError("Thresholds must be ascending in every channel")
+        negate = np.array(self.negate)
+        if negate.dtype != np.bool_ or negate.shape != values.shape[:1]:
+            raise NetworkError(
+                f"Negate of thresholds must be {len(values)} booleans, not {negate.dtype.name} of shape {negate.shape}"
+            )
+        negate.flags.writeable = False
+        put(self, "values", values)
+        put(self, "negate", negate)
+
+    @property
+    def bits(self) -> int:
+        """Bits of the codes."""
+        return int(self.values.shape[1]).bit_length()
+
+
+@dataclass(frozen=True, eq=False)
 class Conv2d:
     """Convolution, or a linear layer (a convolution over the whole map), with an optional requantization.
 
@@ -326,7 +367,7 @@ class Conv2d:
         The 1x1 weights are used at every position of the whole map and all products are summed: a linear layer after
         a global average pool (the 1/(H*W) is in its scale). The output map is 1x1.
     requantize : :class:`Requantize` or ``None``
-        ``None``: the output is a tensor of accumulators.
+        ``None``: the output is a tensor of accumulators, if there are no thresholds.
     skip : :class:`str` or ``None``
         Name of the residual operand: codes of the output's shape.
     vector_scales : :class:`VectorScales` or ``None``
@@ -352,6 +393,7 @@ class Conv2d:
     skip: str | None = None
     vector_scales: VectorScales | None = None
     product_shift: int = 0
+    thresholds: Thresholds | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -382,6 +424,15 @@ class Conv2d:
             or (self.stride, self.dilation, self.padding, self.groups) != ((1, 1), (1, 1), (0, 0, 0, 0), 1)
         ):
             raise NetworkError(f"Broadcast {where} must come with 1x1 weights, stride 1, no padding and one group")
+        if self.thresholds is not None:
+            if not isinstance(self.thresholds, Thresholds):
+                raise NetworkError(f"Thresholds {where} must be Thresholds, not {self.thresholds!r}")
+            if self.requantize is not None:
+                raise NetworkError(f"Operation {self.name!r} must have a requantization or thresholds, not both")
+            if len(self.thresholds.values) != codes.shape[0]:
+                raise NetworkError(
+                    f"Thresholds {where} must have {codes.shape[0]} channels, not {len(self.thresholds.values)}"
+                )
         if self.requantize is None:
             if self.skip is not None:
                 raise NetworkError(f"Skip {where} must come with a requantization")
@@ -396,6 +447,11 @@ class Conv2d:
             raise NetworkError(f"Skip and skip multiplier {where} must be given together")
         if self.skip is not None:
             _name(self.skip, f"Skip {where}")
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the output holds codes, not accumulators."""
+        return self.requantize is not None or self.thresholds is not None
 
     @property
     def weights(self) -> np.ndarray:
@@ -714,10 +770,15 @@ class IntegerNetwork:
                 f"Skip of operation {operation.name!r} must have shape {output.shape}, "
                 f"not {self.tensor(operation.skip).shape}"
             )
-        if (output.kind is Kind.ACCUMULATOR) != (operation.requantize is None):
+        if (output.kind is Kind.ACCUMULATOR) == operation.quantizes:
             raise NetworkError(
                 f"Output of operation {operation.name!r} must hold "
-                f"{'accumulators' if operation.requantize is None else 'codes'}, not {output.kind.value}s"
+                f"{'codes' if operation.quantizes else 'accumulators'}, not {output.kind.value}s"
+            )
+        if operation.thresholds is not None and operation.thresholds.bits != output.bits:
+            raise NetworkError(
+                f"Thresholds of operation {operation.name!r} must be {output.max_code} per channel, "
+                f"not {operation.thresholds.values.shape[1]}"
             )
         if operation.product_shift and source.vector_scales is None:
             raise NetworkError(
@@ -736,7 +797,7 @@ class IntegerNetwork:
             raise NetworkError(
                 f"Accumulators of operation {operation.name!r} must fit {MAX_ACCUMULATOR_BITS} bits, not {needed}"
             )
-        if operation.requantize is None and output.bits < needed:
+        if not operation.quantizes and output.bits < needed:
             raise NetworkError(
                 f"Output of operation {operation.name!r} must have at least {needed} bits, not {output.bits}"
             )

@@ -17,13 +17,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from golden.network import MAX_SHIFT, Requantize, code_dtype, signed_width
+from golden.network import MAX_SHIFT, Requantize, Thresholds, code_dtype, signed_width
 
 __all__ = [
     "INT64",
     "Rounding",
     "Solution",
     "Widths",
+    "compare",
     "fit",
     "fold",
     "requantize",
@@ -415,6 +416,15 @@ def requantize(acc: np.ndarray, constants: Requantize, bits: int, skip: np.ndarr
 
     total = channels(constants.bias) + sum(x.astype(number) * channels(m) for x, m in terms)
     return np.clip(total >> channels(constants.shift), 0, (1 << bits) - 1).astype(code_dtype(bits))
+
+
+def compare(acc: np.ndarray, thresholds: Thresholds) -> np.ndarray:
+    """Output codes of accumulators (N, C, H, W) by comparison with thresholds, uint8 or uint16."""
+    codes = np.empty(acc.shape, code_dtype(thresholds.bits))
+    for channel, (row, negate) in enumerate(zip(thresholds.values, thresholds.negate, strict=True)):
+        values = acc[:, channel]
+        codes[:, channel] = np.searchsorted(row, -values if negate else values, side="right")
+    return codes
 
 
 MAX_TIE_SHIFT = 40

@@ -9,6 +9,7 @@
     <folder>/hex/<operation>.scales.hex     vector scales of weights in (O, vector, kh, kw) order, where there are any
     <folder>/hex/<tensor>.scales.hex        vector scales of codes, one a vector, where there are any
     <folder>/hex/<operation>.constants.hex  per channel one line: M, M_skip, B (16 hex digits each), S (2 digits)
+    <folder>/hex/<operation>.thresholds.hex or per channel one line: negate, then its thresholds, highest first
     <folder>/manifest.json         seed, versions, shapes, sha256 of every other file
 
 The same network, input and seed give the same folder byte for byte.
@@ -32,7 +33,7 @@ from safetensors.numpy import save as serialize
 import golden.generated
 from golden import file
 from golden.execute import execute
-from golden.network import Conv2d, IntegerNetwork, NetworkError, Tensor
+from golden.network import Conv2d, IntegerNetwork, NetworkError, Tensor, Thresholds
 
 __all__ = ["Vectors", "committed", "find", "read", "write"]
 
@@ -82,6 +83,8 @@ def write(folder: str | os.PathLike[str], network: IntegerNetwork, x: np.ndarray
     for operation in network.operations:
         if isinstance(operation, Conv2d):
             texts[f"hex/{operation.name}.weights.hex"] = _hex_lines(operation.codes, operation.bits)
+            if operation.thresholds is not None:
+                texts[f"hex/{operation.name}.thresholds.hex"] = _thresholds_lines(operation.thresholds)
             if operation.requantize is not None:
                 texts[f"hex/{operation.name}.constants.hex"] = _constants_lines(operation)
     for name, text in texts.items():
@@ -205,6 +208,13 @@ def _sha256(path: Path) -> str:
 def _hex_lines(values: np.ndarray, bits: int) -> str:
     digits, mask = (bits + 3) // 4, (1 << bits) - 1
     return "".join(f"{value & mask:0{digits}x}\n" for value in values.ravel().tolist())
+
+
+def _thresholds_lines(thresholds: Thresholds) -> str:
+    """A channel a line: the negate bit, then its thresholds of 64 bits, the highest first."""
+    word = (1 << 64) - 1
+    rows = zip(thresholds.negate.tolist(), thresholds.values.tolist(), strict=True)
+    return "".join(f"{negate:x}{''.join(f'{t & word:016x}' for t in row[::-1])}\n" for negate, row in rows)
 
 
 def _constants_lines(operation: Conv2d) -> str:

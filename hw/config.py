@@ -229,6 +229,11 @@ class AcceleratorConfig:
                 raise UnsupportedNetworkError(
                     f"Layer {operation.name!r} needs vector scales of its {what}, which no configuration has"
                 )
+        if operation.thresholds is not None:
+            raise UnsupportedNetworkError(
+                f"Layer {operation.name!r} compares with thresholds, which no configuration does: it multiplies and "
+                "shifts (pactolus import --multiply does so too, and says how many accumulators differ)"
+            )
         low, high = operation.accumulator_bounds(source)
         needs = [("acc_bits", _signed_bits(np.concatenate([low, high])))]
         constants = operation.requantize

@@ -684,6 +684,13 @@ def import_onnx(
     input_scale: Annotated[
         float | None, typer.Option(help="With --input-range: what the network reads is this times the integers.")
     ] = None,
+    multiply: Annotated[
+        bool,
+        typer.Option(
+            "--multiply",
+            help="Multiply and shift where only a comparison with thresholds is exact, and count what differs.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of golden vectors; build/vectors/NAME if not given.")
     ] = None,
@@ -705,6 +712,7 @@ def import_onnx(
         folder,
         input_range=None if input_range is None else _range(input_range),
         input_scale=input_scale,
+        thresholds=not multiply,
         inputs=inputs,
         frames=frames,
         seed=seed,

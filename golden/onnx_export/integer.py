@@ -8,6 +8,7 @@ convolution           ``ConvInteger`` of uint8 codes and uint8 weights W + 128 w
 broadcast             the 1x1 convolution of every position, then ``ReduceSum`` over the map
 vector scales         P = (w*a + 2**(r-1)) >> r is computed in the graph from the two scales' codes, and so are the
                       bytes of P*W: constants, which a runtime folds when it loads the model
+thresholds            ``GreaterOrEqual`` with each of them, and the sum of what is reached
 requantization        int64: ``Mul`` M, ``Add`` B (and ``Mul`` M_skip, ``Add``), negative values to 0, ``Div`` 2**S,
                       large values to 2**k - 1
 max pool              ``MaxPool``, in float32 beyond 8 bits
@@ -35,6 +36,7 @@ from golden.network import (
     NetworkError,
     Requantize,
     Tensor,
+    Thresholds,
     VectorQuantize,
 )
 from golden.onnx_export.graph import Graph, code_type, describe
@@ -75,6 +77,8 @@ def integer_model(network: IntegerNetwork) -> onnx.ModelProto:
             lo, hi = np.zeros(1, np.int64), np.full(1, network.tensor(operation.a).max_code)
             a = graph.cast(operation.a, TensorProto.INT64, f"{operation.name}.a")
             _requantize(graph, operation.name, a, operation.requantize, output, operation.b, lo, hi)
+        elif operation.thresholds is not None:
+            _compare(graph, operation.name, _accumulators(graph, operation), operation.thresholds, output)
         elif operation.requantize is None:
             graph.node("Identity", [_accumulators(graph, operation)], operation.name, output.name)
             outputs.append((_real(graph, output), int(TensorProto.DOUBLE), output, "slope*acc + offset"))
@@ -228,6 +232,20 @@ def _requantize(
     inside = graph.node("Less", [total, top], f"{name}.inside")
     total = graph.node("Where", [inside, total, top], f"{name}.clipped")
     graph.cast(total, code_type(output), name, output.name)
+
+
+def _compare(graph: Graph, name: str, acc: str, thresholds: Thresholds, output: Tensor) -> None:
+    """The number of thresholds that an accumulator reaches: a comparison with each, along an axis of their own."""
+    sign = np.where(thresholds.negate, -1, 1)
+    signed = graph.node("Mul", [acc, graph.channels(sign, np.int64, f"{name}.sign")], f"{name}.signed")
+    axis = graph.constant([4], np.int64, "axis of the thresholds")
+    values = graph.constant(thresholds.values[None, :, None, None, :], np.int64, f"{name}.thresholds")
+    reached = graph.node(
+        "GreaterOrEqual", [graph.node("Unsqueeze", [signed, axis], f"{name}.compared"), values], f"{name}.reached"
+    )
+    ones = graph.cast(reached, TensorProto.INT64, f"{name}.ones")
+    count = graph.node("ReduceSum", [ones, axis], f"{name}.count", keepdims=0)
+    graph.cast(count, code_type(output), name, output.name)
 
 
 def _check_range(

@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 
 from golden import vectors
-from golden.affine import Code, Exact, Expression, InexactError, rationals, requantization
+from golden.affine import Code, Exact, Expression, InexactError, rationals, requantization, threshold_form
 from golden.network import (
     MAX_CODE_BITS,
     Add,
@@ -37,7 +37,9 @@ from golden.network import (
     Kind,
     NetworkError,
     Operation,
+    Requantize,
     Tensor,
+    Thresholds,
     signed_width,
 )
 from golden.onnx_import import arithmetic, layers, quantizers, shapes
@@ -56,6 +58,9 @@ DROPPED_AT_THE_END = ("Sigmoid", "Softmax", "LogSoftmax", "ArgMax", "TopK")
 REFUSED = {"Trunc": "put a Quant in its place", "FloatQuant": "its numbers are no integers"}
 """Quantizers that are known, and why they are not taken."""
 
+MAX_THRESHOLD_BITS = 10
+"""Of codes that are made by comparison with thresholds, at most."""
+
 MAX_RATIONAL_BITS = 1 << 12
 """Numerators and denominators that constants may have after all that was done to them."""
 
@@ -65,11 +70,16 @@ def load(
     *,
     input_range: tuple[int, int] | None = None,
     input_scale: float | None = None,
+    thresholds: bool = True,
     name: str | None = None,
 ) -> Import:
     """Read an ONNX file; see :func:`convert`. The network is called as the file, if ``name`` is not given."""
     return convert(
-        read(path), input_range=input_range, input_scale=input_scale, name=name or printable(Path(path).stem)
+        read(path),
+        input_range=input_range,
+        input_scale=input_scale,
+        thresholds=thresholds,
+        name=name or printable(Path(path).stem),
     )
 
 
@@ -79,6 +89,7 @@ def import_file(
     *,
     input_range: tuple[int, int] | None = None,
     input_scale: float | None = None,
+    thresholds: bool = True,
     inputs: str | os.PathLike[str] | None = None,
     frames: int = 1,
     seed: int = 0,
@@ -89,7 +100,7 @@ def import_file(
     ----------
     path, folder : path
         The file, and where :func:`golden.vectors.write` writes.
-    input_range, input_scale
+    input_range, input_scale, thresholds
         As in :func:`convert`.
     inputs : path or ``None``
         A .npy file of input values, batch first, as :meth:`Import.encode` takes them. ``None``: random codes.
@@ -103,7 +114,7 @@ def import_file(
     OSError
         If a file cannot be read or written.
     """
-    result = load(path, input_range=input_range, input_scale=input_scale)
+    result = load(path, input_range=input_range, input_scale=input_scale, thresholds=thresholds)
     if inputs is None:
         if frames < 1:
             raise UnsupportedModelError(f"Frames must be at least 1, not {frames}")
@@ -126,6 +137,7 @@ def convert(
     *,
     input_range: tuple[int, int] | None = None,
     input_scale: float | None = None,
+    thresholds: bool = True,
     name: str = "network",
 ) -> Import:
     """The integer network that an ONNX model describes.
@@ -140,6 +152,10 @@ def convert(
         holds (to 16 bits), 0..255 for another type; a notice says so.
     input_scale : :class:`float` or ``None``
         With ``input_range``: what the file reads is this number times the integers. ``None``: 1.
+    thresholds : :class:`bool`
+        Where no multiplier, bias and shift have the thresholds of the file's own rounding, compare with these. Else
+        take the nearest constants, and say in a notice for how many accumulators they give another code: such a
+        network runs where there is no comparison.
     name : :class:`str`
         Of the network.
 
@@ -149,7 +165,7 @@ def convert(
         If a node is of an operator that is not known, or is not exactly what an integer network can do.
     """
     try:
-        return Importer(model, input_range, input_scale).run(name)
+        return Importer(model, input_range, input_scale, thresholds).run(name)
     except InexactError as error:
         raise UnsupportedModelError(f"Model {error}") from None
 
@@ -163,9 +179,14 @@ class Importer:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, input_range: tuple[int, int] | None, input_scale: float | None = None
+        self,
+        model: onnx.ModelProto,
+        input_range: tuple[int, int] | None,
+        input_scale: float | None = None,
+        thresholds: bool = True,
     ) -> None:
         self.graph = graph(model)
+        self.thresholds = thresholds
         self.quantized = self.graph.quantized
         self.constants = {name: Constant(value) for name, value in self.graph.constants.items()}
         self.values: dict[str, Value] = {}
@@ -567,24 +588,30 @@ class Importer:
         exact = dataclasses.replace(exact, slope=slope)
         if skip is not None:
             exact = dataclasses.replace(exact, skip_slope=skip[1])
-        constants, exact = requantization(exact, bounds, None if skip is None else skip[0])
+        constants, compared, exact = self._constants(exact, bounds, None if skip is None else skip[0])
         if acc is not None:
             operation = dataclasses.replace(acc.operation, output=output.name, requantize=constants,
+                                            thresholds=compared,
                                             skip=None if skip is None else skip[0].tensor.name)  # fmt: skip
             label = acc.operation.name
         elif skip is None:
             ones = np.ones((len(slope), 1, 1, 1), np.uint8)  # one bit on the odd grid: code 1 is the weight 1
             operation = Conv2d(label, first.tensor.name, output.name, ones, 1, Grid.ODD, groups=len(slope),
-                               requantize=constants)  # fmt: skip
+                               requantize=constants, thresholds=compared)  # fmt: skip
         else:
-            assert constants.skip_multiplier is not None
+            assert constants is not None and constants.skip_multiplier is not None
             operation = Add(label, first.tensor.name, skip[0].tensor.name, output.name, constants.multiplier,
                             constants.skip_multiplier, constants.bias, constants.shift)  # fmt: skip
         operation = dataclasses.replace(operation, name=self.operation_name(label))
         self.tensors.append(output)
         self.operations.append(operation)
         self.exact[operation.name] = exact
-        if any(exact.mismatches):
+        if compared is not None:
+            self.notices.append(
+                f"Operation {operation.name!r} compares with thresholds: no multiplier, bias and shift have those of "
+                f"its {'levels' if exact.levels is not None else f'rounding {exact.rounding.value}'}."
+            )
+        elif any(exact.mismatches):
             channels = sum(count > 0 for count in exact.mismatches)
             pairs = "accumulators" if skip is None else "pairs of accumulator and residual code"
             self.notices.append(
@@ -592,6 +619,21 @@ class Importer:
                 f"and shift do in {channels} of {len(exact.mismatches)} channels: {sum(exact.mismatches)} of "
                 f"{sum(exact.pairs)} {pairs} get another code."
             )
+
+    def _constants(
+        self, exact: Exact, bounds: tuple[np.ndarray, np.ndarray], skip: Code | None
+    ) -> tuple[Requantize | None, Thresholds | None, Exact]:
+        """A multiplier, bias and shift; thresholds where these have no such thresholds and may be taken."""
+        possible = skip is None and self.thresholds and exact.bits <= MAX_THRESHOLD_BITS
+        try:
+            constants, found = requantization(exact, bounds, skip)
+        except InexactError:
+            if not possible:
+                raise
+        else:
+            if not any(found.mismatches) or not possible:
+                return constants, None, found
+        return None, threshold_form(exact, bounds), exact
 
     def padded(self, node: Node, value: Value) -> Code:
         """The codes of a value that a layer pads; with another zero point, if it is padded with something else."""

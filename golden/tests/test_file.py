@@ -121,7 +121,7 @@ def test_flipped_bytes_never_escape(saved):
         (lambda d: "[" * 100_000, r"': header must be JSON: "),
         (lambda d: "[]", r"': header must be a JSON object, not list$"),
         (lambda d: d | {"format": "x"}, r"': format must be 'pactolus-integer-network', not 'x'$"),
-        (lambda d: d | {"version": 3}, r"': version must be 1 or 2, not 3$"),
+        (lambda d: d | {"version": 4}, r"': version must be one of 1, 2, 3, not 4$"),
         (lambda d: d | {"author": "x"}, r"': header must have the fields \[.*\], not \[.*'author'.*\]$"),
         (lambda d: d | {"tensors": 5}, r"': tensors must be a list of objects$"),
         (lambda d: d | {"operations": [5]}, r"': operations must be a list of objects$"),

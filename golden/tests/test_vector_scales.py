@@ -326,8 +326,8 @@ def test_each_of_them_needs_version_2(network_maker, only):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda d: d | {"version": 3}, r"': version must be 1 or 2, not 3$"),
-        (lambda d: d | {"version": True}, r"': version must be 1 or 2, not True$"),
+        (lambda d: d | {"version": 4}, r"': version must be one of 1, 2, 3, not 4$"),
+        (lambda d: d | {"version": True}, r"': version must be one of 1, 2, 3, not True$"),
         (lambda d: d | {"version": 1}, r"': tensor 'x' must not have the unknown field 'vector_scales'$"),
         (lambda d: d | {"version": 1, "tensors": []},
          r"': operation 'conv0' must not have the unknown field 'vector_scales'$"),

@@ -13,6 +13,7 @@ from golden.network import (
     Kind,
     Requantize,
     Tensor,
+    Thresholds,
     VectorQuantize,
     VectorScales,
 )
@@ -179,6 +180,23 @@ def test_check(parameters, limits, need):
     with raises(UnsupportedNetworkError, f"Layer 'conv' needs {need}, but configuration 'some' has {limit}"):
         AcceleratorConfig(**GOOD | limits).check(net)
     AcceleratorConfig(**GOOD | {field: limit + 1}).check(net)
+
+
+def test_check_refuses_thresholds():
+    net = network(codes=TEN)
+    conv, end = net.operations
+    compared = Thresholds(np.arange(15)[None], np.zeros(1, bool))
+    changed = dataclasses.replace(
+        net, operations=(dataclasses.replace(conv, requantize=None, thresholds=compared), end)
+    )
+    text = (
+        "Layer 'conv' compares with thresholds, which no configuration does: it multiplies and shifts (pactolus import "
+        "--multiply does so too, and says how many accumulators differ)"
+    )
+    with raises(UnsupportedNetworkError, text):
+        PRESETS["wide"].check(changed)
+    with raises(UnsupportedNetworkError, text):
+        build(changed, PRESETS["wide"])
 
 
 def test_check_refuses_vector_scales():
