@@ -25,6 +25,9 @@ MAX_CONSTANT = 1 << 26
 
 MAX_NODES = 1 << 16
 
+MAX_WORD, MAX_SENTENCE = 120, 2000
+"""Characters that an error's words and sentence may have."""
+
 QUANTIZERS = ("Quant", "IntQuant", "BipolarQuant", "MultiThreshold", "QuantizeLinear", "DequantizeLinear")
 """Operators that say what real numbers the integers stand for; a file without them holds nothing but integers."""
 
@@ -37,7 +40,16 @@ DOMAINS = {
 
 
 class UnsupportedModelError(ValueError):
-    """A file that is not such a network, or not exactly; one sentence that names the node and the reason."""
+    """A file that is not such a network, or not exactly; one sentence that names the node and the reason.
+
+    It is one printable line of bounded length, whatever names and values the file has: words of more than
+    :data:`MAX_WORD` characters are shortened.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        words = "".join(x if x.isprintable() else " " for x in sentence).split()
+        short = (x if len(x) <= MAX_WORD else f"{x[: MAX_WORD // 2]}...{x[-9:]}" for x in words)
+        super().__init__(" ".join(short)[:MAX_SENTENCE])
 
 
 @dataclass(frozen=True)
@@ -118,9 +130,10 @@ def read(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise UnsupportedModelError(f"File {str(path)!r} must be an ONNX model: {error}") from None
     if not isinstance(model, onnx.ModelProto) or not model.HasField("graph"):
         raise UnsupportedModelError(f"File {str(path)!r} must be an ONNX model: it has no graph")
+    taken = 0
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _load_external(tensor, path.parent)
+            taken += _load_external(tensor, path.parent, 8 * MAX_CONSTANT - taken)
     return model
 
 
@@ -201,8 +214,8 @@ def integers(value: np.ndarray, what: str, low: int, high: int, *, size: int | N
     return found
 
 
-def _load_external(tensor: onnx.TensorProto, folder: Path) -> None:
-    """Put the bytes that a constant keeps in another file into it."""
+def _load_external(tensor: onnx.TensorProto, folder: Path, most: int) -> int:
+    """Put the bytes that a constant keeps in another file into it, at most so many, and say how many they are."""
     what = f"Constant {tensor.name!r}"
     try:
         info = ExternalDataInfo(tensor)
@@ -211,10 +224,16 @@ def _load_external(tensor: onnx.TensorProto, folder: Path) -> None:
     except (ValueError, TypeError, AttributeError) as error:
         raise UnsupportedModelError(f"{what} must say where its data is: {error}") from None
     path = folder / place
-    if place.is_absolute() or ".." in place.parts or not path.is_file():
+    try:
+        inside = path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # a name that no file system takes
+        inside = False
+    if place.is_absolute() or ".." in place.parts or not inside:
         raise UnsupportedModelError(f"{what} must have its data in a file beside the model, not in {str(place)!r}")
     length = path.stat().st_size - offset if length is None else length
-    if offset < 0 or length < 0 or offset + length > path.stat().st_size or length > 8 * MAX_CONSTANT:
+    if length > most:
+        raise UnsupportedModelError(f"Model must have at most {8 * MAX_CONSTANT} bytes of data in other files")
+    if offset < 0 or length < 0 or offset + length > path.stat().st_size:
         raise UnsupportedModelError(
             f"{what} must have its data in {str(place)!r}, which has {path.stat().st_size} bytes: "
             f"not {length} from {offset} on"
@@ -224,6 +243,7 @@ def _load_external(tensor: onnx.TensorProto, folder: Path) -> None:
         tensor.raw_data = file.read(length)
     tensor.data_location = onnx.TensorProto.DEFAULT
     del tensor.external_data[:]
+    return int(length)
 
 
 def _node(node: onnx.NodeProto, position: int) -> Node:

@@ -168,6 +168,8 @@ def convert(
         return Importer(model, input_range, input_scale, thresholds).run(name)
     except InexactError as error:
         raise UnsupportedModelError(f"Model {error}") from None
+    except NetworkError as error:
+        raise UnsupportedModelError(f"Model must make an integer network: {error}") from None
 
 
 class Importer:

@@ -14,7 +14,7 @@ from golden.affine import Code, Expression, Sum, rationals
 from golden.network import Conv2d, Grid, MaxPool2d, NetworkError, Tensor, map_size
 from golden.onnx_import.arithmetic import constant_bias, shift
 from golden.onnx_import.constants import Constant
-from golden.onnx_import.graph import Node, UnsupportedModelError, integers
+from golden.onnx_import.graph import MAX_CONSTANT, Node, UnsupportedModelError, integers
 from golden.onnx_import.result import AXES
 from golden.onnx_import.shapes import axes_of
 from golden.onnx_import.values import Pool, Value, coded, integer_weights, printable
@@ -296,6 +296,8 @@ def _average(
     """Sums over windows, channel by channel, times ``factor``: a convolution with weights 1."""
     source = importer.padded(node, value) if any(pads) else importer.settle(value, node.label)
     channels = source.tensor.shape[0]
+    if min(kernel) < 1 or channels * math.prod(kernel) > MAX_CONSTANT:
+        raise UnsupportedModelError(f"{node.label} must have a window of at most {MAX_CONSTANT} numbers, not {kernel}")
     ones = np.ones((channels, 1, *kernel), np.uint8)  # one bit on the odd grid: code 1 is the weight 1
     name = printable(node.name)
     operation = Conv2d(name, source.tensor.name, name, ones, 1, Grid.ODD, stride, (1, 1), pads, channels)
