@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from golden.network import Conv2d, IntegerNetwork, MaxPool2d, NetworkError, Tensor, VectorQuantize, code_dtype
-from golden.requantize import compare, requantize
+from golden.requantize import count_thresholds, requantize
 
 __all__ = ["accumulate", "execute", "vector_quantize", "weight_matrix", "windows"]
 
@@ -43,7 +43,7 @@ def execute(network: IntegerNetwork, x: np.ndarray) -> dict[str, np.ndarray]:
         elif isinstance(operation, Conv2d):
             acc = accumulate(values[operation.input], operation, network)
             if operation.thresholds is not None:
-                acc = compare(acc, operation.thresholds)
+                acc = count_thresholds(acc, operation.thresholds)
             elif operation.requantize is not None:
                 skip = values[operation.skip] if operation.skip is not None else None
                 acc = requantize(acc, operation.requantize, output.bits, skip)

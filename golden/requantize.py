@@ -24,7 +24,7 @@ __all__ = [
     "Rounding",
     "Solution",
     "Widths",
-    "compare",
+    "count_thresholds",
     "fit",
     "fold",
     "requantize",
@@ -418,7 +418,7 @@ def requantize(acc: np.ndarray, constants: Requantize, bits: int, skip: np.ndarr
     return np.clip(total >> channels(constants.shift), 0, (1 << bits) - 1).astype(code_dtype(bits))
 
 
-def compare(acc: np.ndarray, thresholds: Thresholds) -> np.ndarray:
+def count_thresholds(acc: np.ndarray, thresholds: Thresholds) -> np.ndarray:
     """Output codes of accumulators (N, C, H, W) by comparison with thresholds, uint8 or uint16."""
     codes = np.empty(acc.shape, code_dtype(thresholds.bits))
     for channel, (row, negate) in enumerate(zip(thresholds.values, thresholds.negate, strict=True)):

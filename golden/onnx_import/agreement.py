@@ -34,7 +34,7 @@ from golden.affine import Exact
 from golden.execute import accumulate, execute
 from golden.network import Add, Conv2d, IntegerNetwork, Kind, Operation, Tensor
 from golden.onnx_import.result import Import
-from golden.requantize import requantize
+from golden.requantize import count_thresholds, requantize
 
 __all__ = ["Agreement", "Layer", "compare", "executor", "run"]
 
@@ -460,6 +460,8 @@ class _Comparison:
         if isinstance(operation, Conv2d):
             acc = accumulate(codes[operation.input], operation, self.network)
             skip = None if operation.skip is None else codes[operation.skip]
+            if operation.thresholds is not None:
+                return acc, None, count_thresholds(acc, operation.thresholds)
             if operation.requantize is None:
                 return acc, None, acc
             return acc, skip, requantize(acc, operation.requantize, output.bits, skip)
