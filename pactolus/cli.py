@@ -58,6 +58,14 @@ class Simulator(enum.Enum):
     ICARUS = "icarus"
 
 
+class Form(enum.Enum):
+    """The forms of ONNX files."""
+
+    INTEGER = "integer"
+    QCDQ = "qcdq"
+    QONNX = "qonnx"
+
+
 class Component(enum.Enum):
     """What Verilog is made of."""
 
@@ -621,12 +629,17 @@ def export(
     product_shift: Annotated[
         int, typer.Option(help="Bits by which the products of VS-Quant's scales are rounded; 0 loses nothing.")
     ] = 0,
+    onnx: Annotated[
+        bool,
+        typer.Option("--onnx", help="Write NAME.onnx beside the vectors too, in the form of --form, and execute it."),
+    ] = False,
+    form: Annotated[Form, typer.Option(help="What --onnx writes.")] = Form.INTEGER,
     data_dir: DataDir = None,
 ) -> None:
     """Turn a checkpoint into an integer network and its golden vectors, and report on every layer.
 
     Exit status 1: integer codes differ from the model's own forward in float64 (narrow widths can make them, and so
-    can rounded scale products).
+    can rounded scale products), or codes of the ONNX file from the network's.
     """
     from golden.requantize import INT64
     from hw.config import preset
@@ -669,7 +682,58 @@ def export(
     different = sum(layer.float64_differences for layer in result.report.layers)
     if different:
         console.print(f"{different} codes differ from the model's forward in float64.", highlight=False)
+    status = int(different > 0)
+    if onnx:
+        from golden import vectors
+        from pactolus import onnx_files
+
+        network, values = vectors.read(folder)
+        path = folder / f"{network.name}.onnx"
+        status |= onnx_files.write(network, form.value, path, values[network.input.name], console)
+    if status:
         raise typer.Exit(1)
+
+
+@app.command("onnx")
+def export_onnx(
+    networks: Annotated[
+        list[str] | None,
+        typer.Argument(help="Committed networks, folders of vectors or network files; none: all committed ones."),
+    ] = None,
+    form: Annotated[
+        Form, typer.Option(help="Integer operators, QuantizeLinear with DequantizeLinear, or QONNX's Quant.")
+    ] = Form.INTEGER,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File; build/onnx/NAME-FORM.onnx if not given.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Execute it on every test image of digits, fashion-mnist or cifar-10, not on the network's vectors."
+        ),
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Random frames for a network file, which has no vectors.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random frames.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Write networks as ONNX files, execute them by ONNX Runtime or qonnx, and compare every tensor with golden.
+
+    Exit status 1: something differs.
+    """
+    from golden import vectors
+    from pactolus import onnx_files
+
+    names = networks or vectors.committed()
+    if output is not None and len(names) > 1:
+        raise ValueError(f"Output must be given with one network only, not with {len(names)}")
+    status, console = 0, Console()
+    for name in names:
+        network, codes = onnx_files.find(name, BUILD / "vectors", frames=frames, seed=seed)
+        if data is not None:
+            codes = onnx_files.test_codes(network, data, data_dir)
+        path = output or BUILD / "onnx" / f"{network.name}-{form.value}.onnx"
+        status |= onnx_files.write(network, form.value, path, codes, console)
+    raise typer.Exit(status)
 
 
 @app.command("import")

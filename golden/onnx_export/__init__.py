@@ -10,6 +10,11 @@
 The last two compute with floats. What is proved about their codes is counted when they are made: :func:`agreement`.
 """
 
+from collections.abc import Callable
+
+import onnx
+
+from golden.network import IntegerNetwork
 from golden.onnx_export.graph import metadata
 from golden.onnx_export.integer import integer_model
 from golden.onnx_export.qcdq import qcdq_model
@@ -18,6 +23,7 @@ from golden.onnx_export.run import Comparison, compare, decode, encode, run
 from golden.onnx_export.values import Agreement, agreement
 
 __all__ = [
+    "FORMS",
     "Agreement",
     "Comparison",
     "agreement",
@@ -30,3 +36,10 @@ __all__ = [
     "qonnx_model",
     "run",
 ]
+
+FORMS: dict[str, Callable[[IntegerNetwork], onnx.ModelProto]] = {
+    "integer": integer_model,
+    "qcdq": qcdq_model,
+    "qonnx": qonnx_model,
+}
+"""What makes a form, by its name."""

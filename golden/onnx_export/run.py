@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,13 +67,19 @@ def _run_qonnx(model: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray]:
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx
 
-    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    wrapper = ModelWrapper(model, make_deepcopy=True)
-    parts = [
-        execute_onnx(wrapper, {model.graph.input[0].name: x[start : start + batch]})
-        for start in range(0, len(x), batch)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    wrapper = ModelWrapper(_with_batch(model, len(x)))
+    found: dict[str, np.ndarray] = execute_onnx(wrapper, {model.graph.input[0].name: x})
+    return found
+
+
+def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """A copy for ``batch`` frames: qonnx takes what the file says and nothing else."""
+    model = copy.deepcopy(model)
+    weights = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input[1:]}
+    for info in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        if info.name not in weights:
+            info.type.tensor_type.shape.dim[0].dim_value = batch
+    return model
 
 
 def encode(network: IntegerNetwork, model: onnx.ModelProto, codes: np.ndarray) -> np.ndarray:

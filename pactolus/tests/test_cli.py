@@ -79,7 +79,7 @@ def test_as_a_process(arguments, status, stdout, stderr):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "sim", "program", "synth", "train", "export", "verilog", "docs", "report", "report solver", "study",
+    ["", "sim", "program", "synth", "train", "export", "onnx", "verilog", "docs", "report", "report solver", "study",
      "study methods", "study model-size", "study pact", "fuzz", "bench", "bench simulation", "bench training"],
 )
 def test_every_command_has_help(command):
@@ -249,7 +249,8 @@ def test_export_into_narrow_widths_says_what_differs(tmp_path, monkeypatch):
     checkpoint = tmp_path / "c.safetensors"
     save_checkpoint(train(TrainConfig(network="digits-plain", weight_bits=4, activation_bits=4, epochs=1)), checkpoint)
     arguments = ["export", str(checkpoint), "-o", str(tmp_path / "v")]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments, "--onnx", "--form", "qcdq"]).exit_code == 0
+    assert list((tmp_path / "v").glob("*.onnx"))
     result = CliRunner().invoke(app, [*arguments, "--config", "narrow"])
     assert result.exit_code == 1
     assert re.search(r"^[1-9]\d* codes differ from the model's forward in float64\.$", result.stdout, re.MULTILINE)
@@ -263,8 +264,11 @@ def test_export_rounds_the_products_of_scales(tmp_path):
     config = TrainConfig(network="digits-plain", weight_bits=2, activation_bits=2, edge_bits=4, weights="vsquant",
                          activations="vsquant", width=0.5, epochs=1)
     save_checkpoint(train(config), tmp_path / "c.safetensors")
-    done = pactolus("export", "c.safetensors", "-o", "v", "--product-shift", 3, cwd=tmp_path, status=1)
+    done = pactolus("export", "c.safetensors", "-o", "v", "--product-shift", 3, "--onnx", cwd=tmp_path, status=1)
     assert "codes differ from the model's forward in float64." in done.stdout
+    # The file is that of the rounded products, which ONNX Runtime rounds too.
+    assert re.search(r"2 frames, onnxruntime [\d.]+: 0 of \d+ differ\.", done.stdout)
+    assert list((tmp_path / "v").glob("*.onnx"))
     network, _ = vectors.read(tmp_path / "v")
     shifts = {op.name: op.product_shift for op in network.operations if isinstance(op, Conv2d)}
     assert shifts == {"conv1": 0, "conv2": 3, "conv3": 3, "linear": 0}

@@ -25,6 +25,7 @@ EXTRA = {
     "hw/fusesoc/generator.py": {"fusesoc"},
     "pactolus/import_fuzz.py": {"atheris", "numpy", "onnx"},
     "pactolus/import_report.py": {"numpy", "onnx"},
+    "pactolus/onnx_files.py": {"numpy", "onnx"},
     "pactolus/search.py": {"numpy"},
     "sw/search/engine.py": {"distributed"},
     "sw/search/propose.py": {"botorch"},
