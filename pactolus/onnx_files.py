@@ -72,14 +72,14 @@ def write(network: IntegerNetwork, form: str, path: Path, codes: np.ndarray, con
     elements, different = sum(each.elements for each in compared), sum(each.different for each in compared)
     lines = [f"{len(codes)} frames, {who}: {different} of {elements} differ."]
     proofs = agreement(model)
-    for each in proofs:
-        if each.different is None:
-            lines.append(f"{each.operation}: not proved. {each.reason}.")
-        elif each.different:
-            found = f"{each.different} of {each.reachable}"
-            lines.append(f"{each.operation}: {found} reachable accumulators have another code.")
+    for proof in proofs:
+        if proof.different is None:
+            lines.append(f"{proof.operation}: not proved. {proof.reason}.")
+        elif proof.different:
+            found = f"{proof.different} of {proof.reachable}"
+            lines.append(f"{proof.operation}: {found} reachable accumulators have another code.")
     if proofs:
-        exact = sum(each.different == 0 for each in proofs)
+        exact = sum(proof.different == 0 for proof in proofs)
         lines.append(f"{exact} of {len(proofs)} operations are proved for every input.")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     return int(different > 0)
