@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.config import checked_digit_bits, checked_integer
+from hw.config import PIPELINED_DIGIT_BITS, checked_digit_bits, checked_integer
 from hw.counters import Bit, bits_of, carry_save_sum, compress, compress_pipelined
 from hw.dot_product import ADDEND_ARRIVAL, DotProduct, Form, checked_form, checked_pipeline
 
@@ -451,8 +451,9 @@ class MacArray(wiring.Component):
 
         # Cycle 0: the beat. Cycle 1: its words and flags in registers.
         pairs = self.form is Form.PAIRS
+        in_time = self.pipeline == 1 or (self.pipeline > 1 and self.digit_bits < PIPELINED_DIGIT_BITS)
         m.submodules.activation_register = activations = ActivationRegister(
-            lanes=self.lanes, digit_bits=self.digit_bits, pairs=pairs, hold_sums=not self.pipeline
+            lanes=self.lanes, digit_bits=self.digit_bits, pairs=pairs, hold_sums=not in_time
         )
         m.submodules.weight_register = weights = WeightRegister(width=self.rows * word_bits)
         m.d.comb += [

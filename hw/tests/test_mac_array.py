@@ -13,6 +13,7 @@ from amaranth.sim import Simulator
 from golden.network import Grid
 from hw.dot_product import Form
 from hw.mac_array import MacArray, beat_layout
+from hw.verilog import generate
 
 
 @dataclasses.dataclass
@@ -359,6 +360,15 @@ def test_drain_holds_and_repeats():
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
+
+
+@pytest.mark.parametrize(
+    ("digit_bits", "pipeline", "held"),
+    [(4, 0, True), (4, 1, False), (4, 2, False), (8, 0, True), (8, 1, False), (8, 2, True), (16, 2, True)],
+)
+def test_sums_of_pairs_are_held_where_no_register_leaves_time_for_them(digit_bits, pipeline, held):
+    dut = MacArray(rows=1, lanes=2, digit_bits=digit_bits, acc_bits=2 * digit_bits, form=Form.PAIRS, pipeline=pipeline)
+    assert bool(re.search(r"^ *reg .*\bpair_sums_n\b", generate(dut), re.MULTILINE)) is held
 
 
 GOOD = {"rows": 4, "lanes": 2, "digit_bits": 2, "acc_bits": 8}
