@@ -373,6 +373,9 @@ def prove(
     form: Annotated[str, typer.Option(help="Of the dot product, separated by commas; or best.")] = "and,nand,pairs",
     pipeline: Annotated[int | None, typer.Option(help="Pipeline registers; by digit width if not given.")] = None,
     carry_save: Annotated[bool, typer.Option("--carry-save", help="Accumulators in carry-save form.")] = False,
+    reported: Annotated[
+        bool, typer.Option("--reported", help="Every array of the area report too, mapped for its clock.")
+    ] = False,
     pdk: Annotated[str, typer.Option(help="Technology of cells or gates.")] = "mini",
     liberty: Liberty = None,
     clock_ns: ClockTarget = None,
@@ -384,9 +387,10 @@ def prove(
     """
     from hw.synth.equivalence import run as proofs
 
+    widths = [_width(text) for text in bits.split(",")]
     proofs.run(
         proofs.subjects(
-            [_width(text) for text in bits.split(",")],
+            widths,
             lanes=lanes,
             rows=rows,
             acc_bits=accumulator_bits,
@@ -397,6 +401,7 @@ def prove(
         pdk=pdk,
         liberty=liberty,
         clock_ns=clock_ns,
+        reported_bits=widths if reported else (),
         build=BUILD / "synth",
         path=output or BUILD / "reports" / f"proofs-{pdk}.csv",
         command=_command(),

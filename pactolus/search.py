@@ -31,9 +31,9 @@ SPACE = Space(
 )
 """``digits-plain`` with a width multiplier, the bits of its middle layers, and the array's shape."""
 
-MAC_AREA = {1: 7.472, 2: 25.757, 4: 94.397, 8: 372.26}
-"""µm² of a d×d-bit multiplier with its share of the adders, accumulators, ones row and drain by d, on Nangate45, as
-measured for docs/results/search.csv. The arrays have become smaller since; see docs/results/arrays-nangate45.csv."""
+MAC_AREA = {1: 7.476, 2: 25.723, 4: 81.326, 8: 295.395}
+"""µm² of a d×d-bit multiplier with its share of the adders, accumulators, ones row and drain by d, on Nangate45 at 500
+MHz: series ``best`` of docs/results/arrays-nangate45.csv, which ``pactolus report area`` made."""
 
 REFERENCE = (0.8, -18.0)
 """Where the hypervolume begins: 80 % accuracy, and 2^18 cycles at equal area."""

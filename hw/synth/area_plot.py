@@ -124,7 +124,10 @@ def _per_mac(axes: Any, series: dict[str, list[Row]], floor: float | None, unit:
     """To the left the cost against d, to the right the same over the floor."""
     best = series["best"]
     plain = _best(series.get("plain", ()), series.get("booth", ()))
-    lines = [("this array", best, ARRAY, "o"), ("the same array, sum(w·x) left to Yosys", plain, PLAIN, "s")]
+    lines = [
+        ("this array", best, ARRAY, "o"),
+        ("the same array, sum(w·x) left to Yosys, Booth or not", plain, PLAIN, "s"),
+    ]
     single = series.get("mac", [])
     left = axes[0]
     left.set_xscale("log", base=2)
@@ -206,7 +209,8 @@ def _parts(axis: Any, rows: Sequence[Row], floor: float | None, unit: str) -> No
         body = row.cost / scale
         axis.plot([x - 0.36, x + 0.36], [body, body], color=INK, linewidth=1.4, zorder=5)
         axis.annotate(f"{number(row.cost_per_mac or 0)} {unit}", (x, bottoms[x]), xytext=(0, 4),
-                      textcoords="offset points", ha="center", fontsize=8.5, fontweight="bold")  # fmt: skip
+                      textcoords="offset points", ha="center", fontsize=8.5, fontweight="bold",
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
     if floor:
         axis.axhline(1, color=FAINT, linestyle=(0, (5, 3)), linewidth=1.3, zorder=2)
     axis.grid(False, axis="x")

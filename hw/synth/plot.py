@@ -59,10 +59,10 @@ def ticks(axis: Any, values: Sequence[int]) -> None:
 
 
 def number(value: float) -> str:
-    """Three digits, thin spaces between thousands, never an exponent."""
+    """Three digits, or all before the point; thin spaces between thousands, never an exponent."""
     if value < 100:
         return f"{value:.3g}"
-    return f"{float(f'{value:.3g}'):,.0f}".replace(",", "\N{THIN SPACE}")
+    return f"{value:,.0f}".replace(",", "\N{THIN SPACE}")
 
 
 def values(axis: Any, subdivisions: Sequence[float]) -> None:

@@ -102,7 +102,7 @@ def with_ratios(rows: Iterable[Row], target: Target) -> tuple[Row, ...]:
     def with_weights(row: Row) -> float:
         return (row.cost + (row.weight_register or 0)) / (row.macs or 1)
 
-    def ratio(other: Row | None, row: Row, digits: int = 2) -> float | None:
+    def ratio(other: Row | None, row: Row, digits: int = 4) -> float | None:
         if other is None or other is row or not (other.cost_per_mac and row.cost_per_mac):
             return None
         return round(other.cost_per_mac / row.cost_per_mac, digits)
@@ -121,17 +121,17 @@ def with_ratios(rows: Iterable[Row], target: Target) -> tuple[Row, ...]:
         compared.append(
             replace(
                 row,
-                ratio_to_floor=round(row.cost_per_mac / (floor * width**2), 3) if floor and row.parts else None,
+                ratio_to_floor=round(row.cost_per_mac / (floor * width**2), 5) if floor and row.parts else None,
                 ratio_to_16=1.0 if widest is row else ratio(widest, row),
                 ratio_to_16_with_weights=(
-                    round(with_weights(widest) / with_weights(row), 2) if widest and row.weight_register else None
+                    round(with_weights(widest) / with_weights(row), 4) if widest and row.weight_register else None
                 ),
                 plain_ratio=ratio(found.get(("plain", width, clock)), row) if is_ours else None,
                 booth_ratio=ratio(found.get(("booth", width, clock)), row) if is_ours else None,
                 signed_mac_ratio=ratio(found.get(("signed_mac", width, clock)), row) if is_ours else None,
                 passes=passes,
                 pass_ratio=(
-                    round(native.cost_per_mac / (row.cost_per_mac * passes), 3)
+                    round(native.cost_per_mac / (row.cost_per_mac * passes), 5)
                     if native and native.cost_per_mac and passes
                     else None
                 ),

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from hw.dot_product import Form
 from hw.mac_array import MacArray
 from hw.synth import netlist
 from hw.synth.equivalence import proof, run, solver
@@ -346,7 +347,7 @@ def test_run_writes_what_it_proved(build, tmp_path, capsys):
     lines = path.read_text().splitlines()
     assert lines[0] == "# pactolus prove"
     assert len(lines) == 2 + len(rows) == 7
-    assert re.search(r"^2 +3×1 +nand .* 2\^12 ", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^2 +3×1 +16 +nand +0 .* 2\^12 +16 +\d+\.\d", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_run_says_which_array_is_not_proven(build, tmp_path, monkeypatch):
@@ -358,6 +359,18 @@ def test_run_says_which_array_is_not_proven(build, tmp_path, monkeypatch):
 def test_run_needs_gates(tmp_path):
     with pytest.raises(ValueError, match=r"^Proofs need a technology of cells or gates, not 'ice40'$"):
         run.run([], pdk="ice40", path=tmp_path / "p.csv", command="")
+
+
+def test_every_array_of_the_area_report_with_its_clock():
+    """On mini: the best form at the library's own clock and at 500 MHz, with two registers at 1 GHz, and ANDs."""
+    found = {(s.form, s.pipeline, s.clock_ns) for s in run.reported(resolve("mini"), [2])}
+    assert found == {(Form.NAND, 0, 10.0), (Form.NAND, 0, 2.0), (Form.NAND, 2, 1.0), (Form.AND, 0, 10.0)}
+    mini = run.reported(resolve("mini"), [1, 2, 4, 8, 16])
+    assert {(s.digit_bits, s.lanes, s.rows, s.form, s.pipeline, s.acc_bits) for s in mini} >= {
+        (16, 8, 8, Form.AND, 1, 44),
+        (16, 8, 8, Form.PAIRS, 1, 44),
+        (8, 16, 8, Form.PAIRS, 2, 28),
+    }
 
 
 def test_sizes_are_those_of_the_report():

@@ -62,9 +62,9 @@ def test_ratios():
     floor = bit_product_area(target.library)
     found = {(r.series, r.digit_bits, r.clock_ns): r for r in with_ratios(ROWS, target)}
     best = found["best", 2, 10.0]
-    assert best.ratio_to_floor == round(10 / (4 * floor), 3)
+    assert best.ratio_to_floor == round(10 / (4 * floor), 5)
     assert best.ratio_to_16 == 100.0
-    assert best.ratio_to_16_with_weights == round((1000 + 100) / (10 + 2), 2)
+    assert best.ratio_to_16_with_weights == round((1000 + 100) / (10 + 2), 4)
     assert (best.plain_ratio, best.booth_ratio, best.signed_mac_ratio) == (2.5, None, None)
     assert (best.passes, best.pass_ratio) == (None, None)
     fast = found["best", 2, 1.0]
@@ -75,7 +75,7 @@ def test_ratios():
     assert found["mac", 2, 10.0].ratio_to_floor is None
     assert found["plain", 2, 10.0].plain_ratio is None
     narrow = found["wide", 2, 10.0]
-    assert (narrow.passes, narrow.pass_ratio) == (16, round(240 / (16 * 20), 3))
+    assert (narrow.passes, narrow.pass_ratio) == (16, round(240 / (16 * 20), 5))
     assert (found["wide", 8, 10.0].passes, found["wide", 8, 10.0].pass_ratio) == (1, 1.0)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +26,19 @@ def test_cycles_are_those_of_the_trained_network():
     program = build(network(point), accelerator(point))
     total = predict(build(exported, accelerator(point))).total
     assert predict(program).total == pytest.approx(total, rel=0.005), "but for the width of the output's accumulators"
-    assert equal_area_cycles(point) == predict(program).total * 8 * 4 * MAC_AREA[2] / (256 * MAC_AREA[4])
+    equal = predict(program).total * 8 * 4 * MAC_AREA[2] / (256 * MAC_AREA[4])
+    assert equal_area_cycles(point) == pytest.approx(equal)
+
+
+def test_areas_are_those_of_the_report():
+    path = Path(__file__).parents[2] / "docs" / "results" / "arrays-nangate45.csv"
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    measured = {}
+    for row in csv.DictReader(lines):
+        if (row["series"], row["clock_ns"]) == ("best", "2.0"):
+            area = sum(float(row[part]) for part in ("area_um2", "ones_row", "drain"))
+            measured[int(row["digit_bits"])] = round(area / (int(row["rows"]) * int(row["lanes"])), 3)
+    assert {d: measured[d] for d in MAC_AREA} == MAC_AREA
 
 
 @pytest.mark.parametrize("end", [0, -1])

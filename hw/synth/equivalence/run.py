@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from rich import box
@@ -15,7 +15,7 @@ from golden.files import write_csv
 from hw.config import checked_digit_bits
 from hw.dot_product import Form, checked_form, checked_pipeline
 from hw.mac_array import MacArray
-from hw.synth import netlist
+from hw.synth import area, netlist
 from hw.synth.components import ROWS, WORD_BITS
 from hw.synth.console import progress_bar
 from hw.synth.equivalence.circuit import DesignError, read_mapped, read_rtl
@@ -24,7 +24,7 @@ from hw.synth.flow import synthesize
 from hw.synth.technology import Kind, Target, resolve
 from hw.verilog import generate
 
-__all__ = ["REPORTED", "SMALL", "Subject", "run", "subjects"]
+__all__ = ["REPORTED", "SMALL", "Subject", "reported", "run", "subjects"]
 
 TOP = "mac_array"
 
@@ -37,7 +37,13 @@ SMALL = {1: ((10, 2), (16, 1)), 2: ((5, 2),), 4: ((2, 2),), 8: ((1, 2),), 16: ()
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """An array to be proven; parameters as of :class:`hw.mac_array.MacArray`, ``pipeline`` resolved."""
+    """An array to be proven; parameters as of :class:`hw.mac_array.MacArray`, ``pipeline`` resolved.
+
+    Members
+    -------
+    clock_ns : :class:`float` or ``None``
+        The period that its netlist is mapped for; ``None``: the technology's.
+    """
 
     digit_bits: int
     lanes: int
@@ -45,11 +51,12 @@ class Subject:
     acc_bits: int
     form: Form
     pipeline: int
-    carry_save: bool
+    carry_save: bool = False
+    clock_ns: float | None = None
 
     def array(self) -> MacArray:
         """The component."""
-        return MacArray(**asdict(self))
+        return MacArray(**{name: value for name, value in asdict(self).items() if name != "clock_ns"})
 
     @property
     def title(self) -> str:
@@ -69,6 +76,7 @@ class Row:
     form: str
     pipeline: int
     carry_save: bool
+    clock_ns: float
     method: str
     proven: str
     count: int
@@ -109,13 +117,35 @@ def subjects(
     return found
 
 
-def _steps(subject: Subject, target: Target, build: Path, clock_ns: float | None, progress: Progress) -> list[Step]:
+def reported(target: Target, digit_bits: Iterable[int]) -> list[Subject]:
+    """Every array of the area report (:mod:`hw.synth.area`) on standard cells, with the clocks it is mapped for."""
+    found = []
+    for job in area.jobs(target, digit_bits=list(digit_bits)):
+        array = job.subject
+        if array.component != "mac_array":
+            continue
+        assert array.digit_bits and array.lanes and array.rows and array.form is not None
+        found.append(
+            Subject(
+                digit_bits=array.digit_bits,
+                lanes=array.lanes,
+                rows=array.rows,
+                acc_bits=array.accumulator_bits,
+                form=array.form,
+                pipeline=checked_pipeline(array.pipeline, array.digit_bits),
+                clock_ns=job.clock_ns,
+            )
+        )
+    return found
+
+
+def _steps(subject: Subject, target: Target, build: Path, progress: Progress) -> list[Step]:
     task = progress.add_task(f"{subject.title}: synthesis", total=None)
     try:
         array = subject.array()
         shape = Shape.of(array)
         verilog = generate(array, name=TOP)
-        mapped = synthesize(verilog, TOP, target, build=build, clock_ns=clock_ns)
+        mapped = synthesize(verilog, TOP, target, build=build, clock_ns=subject.clock_ns)
         rtl = read_rtl(verilog, TOP)
         design = read_mapped(netlist.read(mapped.json, TOP), target.library, rtl)
 
@@ -136,6 +166,7 @@ def run(
     pdk: str = "mini",
     liberty: Path | None = None,
     clock_ns: float | None = None,
+    reported_bits: Sequence[int] = (),
     build: Path = Path("build/synth"),
     path: Path,
     command: str,
@@ -144,6 +175,13 @@ def run(
     """Prove each array, print the table and write it to a CSV file, below the command that made it.
 
     The file has what is proven so far if one of them fails.
+
+    Parameters
+    ----------
+    clock_ns : :class:`float` or ``None``
+        Of those that have none; ``None``: the technology's.
+    reported_bits : sequence of :class:`int`
+        Digit widths of which every array of the area report is proven too.
 
     Raises
     ------
@@ -158,14 +196,17 @@ def run(
     target = resolve(pdk, liberty)
     if target.technology.kind is Kind.FPGA:
         raise ValueError(f"Proofs need a technology of cells or gates, not {target.name!r}")
+    own = clock_ns or target.technology.clock_ns
+    named = [*chosen, *(reported(target, reported_bits) if reported_bits else ())]
+    todo = dict.fromkeys(replace(one, clock_ns=one.clock_ns or own) for one in named)
     rows: list[Row] = []
     try:
         with progress_bar(console) as progress:
-            total = progress.add_task(f"Proofs on {target.name}", total=len(chosen))
-            for subject in chosen:
+            total = progress.add_task(f"Proofs on {target.name}", total=len(todo))
+            for subject in todo:
                 rows += [
                     Row(pdk=target.name, **asdict(subject), **asdict(step))
-                    for step in _steps(subject, target, build, clock_ns, progress)
+                    for step in _steps(subject, target, build, progress)
                 ]
                 progress.advance(total)
     finally:
@@ -182,7 +223,7 @@ def _write(rows: Sequence[Row], path: Path, command: str) -> None:
 
 
 def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
-    """One line an array, a column a method: how much it took in and in which time. 80 columns are enough."""
+    """One line an array, a column a method: how much it took in. 80 columns are enough."""
     methods = {
         ("telescoping", "Verilog"): "Verilog",
         ("SAT", "netlist"): "cuts",
@@ -198,22 +239,26 @@ def _print(rows: Sequence[Row], target: Target, console: Console) -> None:
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for name in ("d", "size", "form", *methods.values()):
+    for name in ("d", "size", "acc", "form", "reg", *methods.values(), "s"):
         table.add_column(name, justify="left" if name == "form" else "right", no_wrap=True)
-    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    lines: dict[Subject, dict[str, str]] = {}
+    seconds: dict[Subject, float] = {}
     for row in rows:
-        line = lines.setdefault((str(row.digit_bits), f"{row.lanes}×{row.rows}", row.form), {})
+        one = Subject(**{field.name: getattr(row, field.name) for field in fields(Subject)})
         power = row.count.bit_length() - 1
         count = f"2^{power}" if row.count == 1 << power and power > 9 else str(row.count)
-        line[methods[row.method, row.proven.split()[0].rstrip(":")]] = f"{count} {row.seconds:.1f}s"
-    for key, line in lines.items():
-        table.add_row(*key, *(line.get(name, "") for name in methods.values()))
+        lines.setdefault(one, {})[methods[row.method, row.proven.split()[0].rstrip(":")]] = count
+        seconds[one] = seconds.get(one, 0.0) + row.seconds
+    for one, line in lines.items():
+        shape = (str(one.digit_bits), f"{one.lanes}×{one.rows}", str(one.acc_bits), one.form, str(one.pipeline))
+        table.add_row(*shape, *(line.get(name, "") for name in methods.values()), f"{seconds[one]:.1f}")
     console.print(table)
     console.print(
-        "Verilog, cells: adders passed by telescoping, from the accumulators to the input\n"
-        "ports, in the Verilog and in the netlist's adder cells. cuts: registers, outputs and\n"
-        "adders' inputs at which the netlist is the Verilog, by SAT. all inputs: digits of a\n"
-        "row, each tried. whole SAT: bits of a row against shift-and-add multipliers.",
+        "reg: pipeline registers. Verilog, cells: adders passed by telescoping, from the\n"
+        "accumulators to the input ports, in the Verilog and in the netlist's adder cells.\n"
+        "cuts: registers, outputs and adders' inputs at which the netlist is the Verilog, by\n"
+        "SAT. all inputs: digits of a row, each tried. whole SAT: bits of a row against\n"
+        "shift-and-add multipliers.",
         soft_wrap=True,
         highlight=False,
     )
