@@ -431,6 +431,17 @@ def residual_with_projection(seed=0):
     return Graph(maker.model())
 
 
+@graph
+def residual_with_ties(seed=0):
+    """Scales of powers of two: every other sum of an accumulator and a residual code is a tie, rounded to even."""
+    maker = Maker((2, 5, 5), seed=seed)
+    skip = maker.quant(3, scale=0.25, signed=1)
+    maker.conv(2, 2, 3, 3, source=skip, weights=maker.weights(2, 2, 3, 3, bits=3, scale=0.25), pads=[1, 1, 1, 1])
+    maker.node("Add", maker.last, skip)
+    maker.quant(4, scale=0.125, signed=1)
+    return Graph(maker.model(), low=-1.5, high=1.5)
+
+
 # ---- batch norm ------------------------------------------------------------------------------------------------------
 
 
@@ -762,6 +773,17 @@ def multi_threshold_fractions(seed=0):
     return Graph(maker.model())
 
 
+@graph
+def uneven_thresholds(seed=0):
+    """MultiThreshold whose thresholds no multiplier, bias and shift can put."""
+    maker = Maker((2, 5, 5), seed=seed)
+    maker.quant(4, scale=1.0, signed=1)
+    maker.node("Conv", maker.last, maker.constant(maker.rng.integers(-4, 4, (3, 2, 3, 3))))
+    thresholds = np.array([[-30.0, -29, 0, 1, 2, 50, 90]])
+    maker.node("MultiThreshold", maker.last, maker.constant(thresholds), domain=QONNX, out_dtype="UINT3")
+    return Graph(maker.model(), low=-8.0, high=7.0)
+
+
 # ---- QCDQ ------------------------------------------------------------------------------------------------------------
 
 
@@ -997,19 +1019,6 @@ def pool_before_negative_slopes(seed=0):
     maker.relu()
     maker.quant(4)
     return Graph(maker.model(), refused="Node 'BatchNormalization_4' (BatchNormalization) must read quantized values")
-
-
-@graph
-def uneven_thresholds(seed=0):
-    """MultiThreshold whose thresholds no multiplier, bias and shift can put."""
-    maker = Maker((2, 5, 5), seed=seed)
-    maker.quant(4, scale=1.0, signed=1)
-    maker.node("Conv", maker.last, maker.constant(maker.rng.integers(-4, 4, (3, 2, 3, 3))))
-    thresholds = np.array([[-30.0, -29, 0, 1, 2, 50, 90]])
-    maker.node(
-        "MultiThreshold", maker.last, maker.constant(thresholds), domain=QONNX, out_dtype="UINT3", name="thresholds"
-    )
-    return Graph(maker.model(), low=-8.0, high=7.0, refused="Node 'thresholds' (MultiThreshold)")
 
 
 @graph

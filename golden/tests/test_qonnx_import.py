@@ -17,10 +17,10 @@ REFUSED = ("bipolar_padded", "float_input", "float_weights", "missing_quantizer"
            "sigmoid_inside", "truncation")  # fmt: skip
 TIES = ("average_of_one_scale", "integer_operators", "mixed_widths", "qcdq_zero_points", "quantized_global_pool")
 """Graphs with scales that make sums fall on ties, or with so many codes that one does."""
-INEXACT = ("average_of_one_scale", "rounding_down", "rounding_round", "rounding_up")
-"""Graphs with ties on every other accumulator that round to even, toward zero or away from it: no shift does."""
-COMPARING = (*INEXACT, "uneven_thresholds")
-"""Graphs that need a comparison with thresholds."""
+COMPARED = ("average_of_one_scale", "rounding_down", "rounding_round", "rounding_up", "uneven_thresholds")
+"""Graphs whose thresholds no multiplier, bias and shift have: ties on every other accumulator, for instance."""
+INEXACT = ("residual_with_ties",)
+"""The same with a residual operand, where there are no thresholds to compare with."""
 QUANTIZERS = ("Quant", "BipolarQuant", "MultiThreshold", "DequantizeLinear")
 
 
@@ -52,31 +52,36 @@ def quantized(model):
 def test_codes_are_those_of_the_executor(name):
     graph, result, found = check(name)
     assert bool(found.ties) == (name in TIES), found.status()
-    assert found.inexact == result.mismatches == 0, found.status()
-    compared = [o.name for o in result.network.operations if isinstance(o, Conv2d) and o.thresholds is not None]
-    announced = [each for each in result.notices if "compares with thresholds" in each]
-    assert bool(compared) == (name in COMPARING) and len(announced) == len(compared)
+    assert bool(found.inexact) == (name in INEXACT), found.status()
     assert found.executor == ("ONNX Runtime" if name.startswith(("qcdq", "integer_op")) else "qonnx")
+    # Accumulators that differ are announced, and no others.
+    announced = [each for each in result.notices if "another code" in each]
+    assert (result.mismatches > 0) == bool(announced) == (name in INEXACT)
+    operations = [layer.operation for layer in found.layers if layer.inexact]
+    assert all(any(repr(operation) in each for each in announced) for operation in operations)
+    compared = [o for o in result.network.operations if isinstance(o, Conv2d) and o.thresholds is not None]
+    assert bool(compared) == (name in COMPARED) == any("compares with thresholds" in each for each in result.notices)
     # Nothing is left out: each quantizer's result, and the output.
     assert {*quantized(graph.model), graph.model.graph.output[0].name} <= set(result.tensors)
     assert len(found.layers) >= 2
 
 
-@pytest.mark.parametrize("name", INEXACT)
-def test_without_thresholds_what_differs_is_counted(name):
-    """Accumulators that differ are announced, and no others; what the executor shows is among them."""
+@pytest.mark.parametrize("name", [name for name in COMPARED if name != "uneven_thresholds"])
+def test_multipliers_alone_differ_in_what_is_announced(name):
+    """Without comparisons: the codes that differ are accumulators that the notice counts, and no others."""
     _, result, found = check(name, thresholds=False)
-    announced = [each for each in result.notices if "another code" in each]
-    assert found.inexact > 0 and result.mismatches > 0 and announced
+    assert found.inexact > 0 and result.mismatches > 0
     operations = [layer.operation for layer in found.layers if layer.inexact]
-    assert all(any(repr(operation) in each for each in announced) for operation in operations)
+    announced = [each for each in result.notices if "another code" in each]
+    assert operations and all(any(repr(operation) in each for each in announced) for operation in operations)
 
 
-def test_without_thresholds_uneven_ones_are_refused():
-    graph = GRAPHS["uneven_thresholds"](0)
-    with pytest.raises(UnsupportedModelError) as error:
-        convert(graph.model, **graph.options, thresholds=False)
-    assert str(error.value).startswith(graph.refused)
+def test_thresholds_that_no_multiplier_puts_are_refused_without_comparisons():
+    graph = GRAPHS["uneven_thresholds"]()
+    with pytest.raises(
+        UnsupportedModelError, match=r"^Node 'MultiThreshold_2' .* a multiplier, a bias and a shift can"
+    ):
+        convert(graph.model, thresholds=False)
 
 
 @pytest.mark.slow
