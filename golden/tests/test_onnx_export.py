@@ -19,14 +19,18 @@ from golden.onnx_export import (
     compare,
     decode,
     encode,
+    float32,
     integer,
     integer_model,
     metadata,
+    qcdq,
     qcdq_model,
+    qonnx,
     qonnx_model,
     run,
 )
 from golden.onnx_export.float32 import Quantizer, float_constants
+from golden.onnx_export.graph import Graph
 from golden.tests import onnx_runtime
 
 COMMITTED = vectors.committed()
@@ -445,6 +449,38 @@ def test_counting_in_plain_numbers():
         assert wrong.sum() == found.different[c]
 
 
+@pytest.mark.parametrize("slope", [5, -3, 1])
+def test_an_accumulator_is_counted_once(slope):
+    """However many thresholds lie on its wrong side: numbers that are wrong by far, against a loop."""
+    constants = Requantize(np.array([slope << 10]), np.array([9 << 10]), np.array([10]))
+    quantizer = Quantizer(6, 0, 0)
+    ends = np.array([-40]), np.array([50])
+    channel = float32._Channel(constants, quantizer, 0, *ends, np.zeros(1, int), 0, 0)
+    numbers = tuple(np.float32(x) for x in (abs(slope) * 1.5, 0, 0, 2.25))
+    acc = np.arange(-50 if slope < 0 else -40, 41 if slope < 0 else 51)
+    y = acc.astype(np.float32) * numbers[0] + numbers[3]
+    wrong = quantizer.codes(y) != np.clip(acc * abs(slope) + 9, 0, 63)
+    assert channel.count(channel.thresholds(), numbers) == wrong.sum() > 5
+
+
+@pytest.mark.parametrize(("bits", "zero_point"), [(8, 77), (8, 128), (8, 0), (5, 3), (1, 1)])
+def test_quantizers_round_as_the_proof_says(bits, zero_point, form):
+    """Ties, and what becomes one when a zero point is added before rounding, in the executor's own quantizer."""
+    x = np.concatenate([np.arange(-600, 600) / 2, [0.49999997, 2.4999998, -0.50000006, 1e9, -1e9, 2.0**-40]])
+    x = np.concatenate([x, np.nextafter(x, np.inf, dtype=np.float32)]).astype(np.float32).reshape(-1, 1, 1, 1)
+    source, tensor = Tensor("x", (1, 1, 1)), Tensor("y", (1, 1, 1), bits=bits, zero_point=zero_point)
+    one = Requantize(np.ones(1, int), np.zeros(1, int), np.zeros(1, int))
+    operation = Conv2d("c", "x", "y", np.array([[[[1]]]]), 2, Grid.TWOS_COMPLEMENT, requantize=one)
+    network = IntegerNetwork("one", (source, tensor), (operation,))
+    dialect = qcdq._Qcdq() if form is qcdq_model else qonnx._Qonnx(len(x))
+    graph = Graph(network, dialect.form, batch=dialect.batch)
+    dialect.quantize(graph, "x", tensor, "y")
+    model = graph.model(1, [("y", 1, tensor, "")], about="a quantizer", opsets=dialect.opsets)
+    expected = Quantizer(bits, zero_point, dialect.added(tensor)).codes(x)
+    np.testing.assert_array_equal(decode(tensor, run(model, x)["y"]), expected)
+    assert len(np.unique(expected)) == 1 << bits
+
+
 def test_sums_beyond_float32_are_said(form):
     codes = np.full((1, 600, 1, 1), 255)
     network = one_convolution(codes, 8, Grid.ODD)
@@ -539,8 +575,6 @@ def test_faults_in_floats_are_found(fault, form):
 
 def test_a_wrong_multiplier_would_be_counted(monkeypatch):
     """Offsets that are not in the middle of their interval put codes wrong, and the count sees it."""
-    from golden.onnx_export import float32
-
     network, _ = vectors.read(vectors.find("digits-plain-w4a4"))
     right = float32._Lines.best_offset
 
