@@ -222,8 +222,9 @@ class Expression:
     def scaled(self, factor: np.ndarray) -> Expression:
         """Times a rational per channel. Only where nothing was rounded."""
         low, high = (
-            np.array([x * f if f else Fraction(0) for x, f in zip(bounds, factor, strict=True)], object)
-            for bounds in (self.low, self.high)
+            # What is multiplied by 0 is 0, whatever its bounds: none is needed.
+            np.array([x * f if f else none for x, f in zip(bounds, factor, strict=True)], object)
+            for bounds, none in ((self.low, -INFINITY), (self.high, INFINITY))
         )
         return dataclasses.replace(
             self,

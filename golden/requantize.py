@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -204,15 +205,19 @@ def thresholds(
     denominator = slope.denominator * offset.denominator
     a = 2 * slope.numerator * offset.denominator
     b = 2 * offset.numerator * slope.denominator
-    found = []
-    for level in range(first + 1, first + (1 << bits)):
-        twice, included = rounding.bound(level)
-        short = twice * denominator - b
-        if a == 0:
-            found.append(lo if short < 0 or (included and short == 0) else hi + 1)
-        else:
-            found.append(min(max(-(-short // a) if included else short // a + 1, lo), hi + 1))
-    return found
+    twice, included = _bounds(rounding, first, bits)
+    # One more for what must be exceeded: numbers with this denominator are whole.
+    short = twice * denominator - b + np.where(included, 0, 1)
+    if a == 0:
+        return [lo if x <= 0 else hi + 1 for x in short]
+    return [min(max(x, lo), hi + 1) for x in -(-short // a)]
+
+
+@lru_cache(maxsize=64)
+def _bounds(rounding: Rounding, first: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """:meth:`Rounding.bound` of the levels ``first + 1 .. first + 2**bits - 1``, as arrays of Python numbers."""
+    twice, included = zip(*(rounding.bound(level) for level in range(first + 1, first + (1 << bits))), strict=True)
+    return np.array(twice, object), np.array(included, object)
 
 
 def solve(
@@ -309,19 +314,18 @@ def _solve_ties(
 ) -> Solution:
     """:func:`solve` where a tie's side differs from level to level; without a solution that of rounding half up."""
     problem = _Problem.of(slope, offset, bits, lo, hi, skip_slope, skip_bits, rounding, first)
-    even = solve(slope, offset, bits, lo, hi, skip_slope=skip_slope, skip_bits=skip_bits, first=first, limits=limits)
-    mismatches = problem.mismatches(even.multiplier, even.skip_multiplier, even.bias, even.shift)
-    if not mismatches:
-        return replace(even, mismatches=0)
-    if not skip_bits:
-        return _fit(problem, limits) or replace(even, mismatches=mismatches)
-    for shift in range(min(limits.max_shift, MAX_TIE_SHIFT) + 1):
-        low, high = _neighbours(slope, shift)[0] - 1, _neighbours(slope, shift)[-1] + 1
-        for m in range(max(low, 0), high + 1):
+    possible = problem.levels.size > MAX_TIE_LEVELS or np.less_equal(*problem.multipliers(MAX_TIE_SHIFT))
+    for shift in range(min(limits.max_shift, MAX_TIE_SHIFT) + 1) if possible else ():
+        neighbours = _neighbours(slope, shift)
+        for m in range(max(neighbours[0] - 1, 0), neighbours[-1] + 2) if skip_bits else neighbours:
             found = problem.constants(m, shift, skip_slope)
             if found is not None and _within(limits, m, *found):
                 return Solution(m, *found, shift)
-    return replace(even, mismatches=mismatches)
+    found_anyhow = _fit(problem, limits) if possible and not skip_bits else None
+    if found_anyhow is not None:
+        return found_anyhow
+    even = solve(slope, offset, bits, lo, hi, skip_slope=skip_slope, skip_bits=skip_bits, first=first, limits=limits)
+    return replace(even, mismatches=problem.mismatches(even.multiplier, even.skip_multiplier, even.bias, even.shift))
 
 
 def fit(thresholds: Sequence[int], lo: int, hi: int, *, limits: Widths = INT64) -> Solution | None:

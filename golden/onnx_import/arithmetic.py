@@ -72,12 +72,18 @@ def _scale(importer: Importer, node: Node, value: Value, factor: np.ndarray, fin
         return value
     if value.pools and any(x <= 0 for x in factor):
         importer.unquantized(node.label, node.inputs[0])
-    if expression.rounding is not None:
+    if expression.rounding is not None or (not importer.quantized and _clipped_integers(expression)):
         expression = importer.codes(node, value)
     scaled = expression.scaled(factor)
     if not fine:
         scaled.fractional = scaled.fractional or node.label
     return dataclasses.replace(value, expression=scaled)
+
+
+def _clipped_integers(expression: Expression) -> bool:
+    """Whether it holds integers that are clipped on both sides: codes, though nothing was rounded."""
+    bounds = (*expression.low, *expression.high)
+    return expression.code is None and expression.whole and all(abs(x) != INFINITY for x in bounds)
 
 
 def negate(importer: Importer, node: Node) -> Value:

@@ -200,6 +200,7 @@ class Importer:
         self.input_scale = input_scale
         self.input_form: InputForm | None = None
         self.input_levels: Levels | None = None
+        self._padded: dict[tuple[str, int], Tensor] = {}
         self.hidden: set[str] = set()
         """Names of the file whose values are clipped further before anything reads them as codes."""
         self.readers: dict[str, list[Node]] = defaultdict(list)
@@ -648,9 +649,12 @@ class Importer:
         if wanted == code.tensor.zero_point:
             return code
         name = f"{code.tensor.name}.padded"
-        tensor = dataclasses.replace(code.tensor, name=self.tensor_name(name), zero_point=wanted)
-        copy = Expression.of(dataclasses.replace(code, scale=Fraction(1), offset=Fraction(0)))
-        self.operate(dataclasses.replace(copy, code=None), tensor, name, 0)
+        tensor = self._padded.get((code.tensor.name, wanted))
+        if tensor is None:
+            tensor = dataclasses.replace(code.tensor, name=self.tensor_name(name), zero_point=wanted)
+            copy = Expression.of(dataclasses.replace(code, scale=Fraction(1), offset=Fraction(0)))
+            self.operate(dataclasses.replace(copy, code=None), tensor, name, 0)
+            self._padded[code.tensor.name, wanted] = tensor
         return dataclasses.replace(code, tensor=tensor)
 
     def tensor_name(self, name: str) -> str:

@@ -114,8 +114,8 @@ def matmul_integer(importer: Importer, node: Node) -> Value:
 
 
 def _integers_minus(importer: Importer, node: Node, index: int) -> Value:
-    """The computed operand minus its zero point."""
-    value = importer.value(node)
+    """The computed operand minus its zero point, what is around it too."""
+    value = importer.value(node, padded=True)
     zero_point = importer.optional(node, index, "its zero point")
     if not value.integer:
         raise UnsupportedModelError(f"{node.label} must read integers of 8 bits")
@@ -124,6 +124,7 @@ def _integers_minus(importer: Importer, node: Node, index: int) -> Value:
     if zero_point.values.size != 1:
         raise UnsupportedModelError(f"{node.label} must have one zero point for what it reads")
     zero = int(zero_point.values.item())
+    value = dataclasses.replace(value, fill=value.fill - zero)
     return shift(importer, node, value, rationals(np.full(value.shape[0], -zero)))
 
 
