@@ -41,7 +41,7 @@ def cases():
             yield pytest.param(name, form, marks=[pytest.mark.slow] if slow else [])
 
 
-@pytest.mark.parametrize(("name", "form"), cases())
+@pytest.mark.parametrize(("name", "form"), list(cases()))
 def test_committed_networks(name, form):
     network, values = vectors.read(vectors.find(name))
     result = again(network, form)
