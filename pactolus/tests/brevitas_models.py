@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 import warnings
 from pathlib import Path
 
@@ -30,7 +31,7 @@ with warnings.catch_warnings():
         Uint8ActPerTensorFloat,
     )
 
-__all__ = ["MODELS", "digits", "export", "trained"]
+__all__ = ["MODELS", "accuracy", "digits", "export", "main", "outputs", "trained"]
 
 
 def digits():
@@ -160,9 +161,15 @@ def trained(name, *, epochs=6, seed=0):
         for _ in range(epochs):
             for batch in torch.randperm(len(x)).split(64):
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(_tensor(model(x[batch])), y[batch]).backward()
+                nn.functional.cross_entropy(outputs(model, x[batch]), y[batch]).backward()
                 optimizer.step()
     return model.eval()
+
+
+def outputs(model, x):
+    """Logits as plain tensors."""
+    made = model(x)
+    return made.value if hasattr(made, "value") else made
 
 
 def export(model, path: Path, *, form: str, dynamo: bool = False, batch: int = 1):
@@ -178,10 +185,6 @@ def accuracy(logits, labels) -> float:
     return 100 * float((np.asarray(logits).reshape(len(labels), -1).argmax(1) == np.asarray(labels)).mean())
 
 
-def _tensor(x):
-    return x.value if hasattr(x, "value") else x
-
-
 @contextlib.contextmanager
 def _quiet():
     """PyTorch's exporters print, log and warn about their own future; none of it is about the model."""
@@ -193,3 +196,21 @@ def _quiet():
             yield
         finally:
             logging.disable(before)
+
+
+def main(folder: Path) -> None:
+    """All models in both forms as files of a folder, those of the other exporter behind them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in MODELS:
+        model = trained(name)
+        for form in ("qonnx", "qcdq"):
+            for dynamo in (False, True):
+                # Brevitas refuses binary quantizers in QCDQ, and quantized biases where dynamo writes them.
+                if form == "qcdq" and (name == "binary" or (dynamo and name == "plain-w4a4-bias")):
+                    continue
+                kind = f"{form}-dynamo" if dynamo else form
+                export(model, folder / f"{name}.{kind}.onnx", form=form, dynamo=dynamo)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
