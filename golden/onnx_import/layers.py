@@ -124,7 +124,8 @@ def _integers_minus(importer: Importer, node: Node, index: int) -> Value:
     if zero_point.values.size != 1:
         raise UnsupportedModelError(f"{node.label} must have one zero point for what it reads")
     zero = int(zero_point.values.item())
-    value = dataclasses.replace(value, fill=value.fill - zero)
+    if value.padded:
+        value = dataclasses.replace(value, fill=value.fill - zero)
     return shift(importer, node, value, rationals(np.full(value.shape[0], -zero)))
 
 
