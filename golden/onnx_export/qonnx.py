@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from golden.network import Conv2d, IntegerNetwork, NetworkError, Tensor, signed_width
+from golden.network import Conv2d, IntegerNetwork, NetworkError, Tensor, Thresholds, signed_width
 from golden.onnx_export.graph import OPSET, Graph
 from golden.onnx_export.qcdq import weight_range
 from golden.onnx_export.values import Dialect, float_model
@@ -72,6 +72,22 @@ class _Qonnx(Dialect):
             signed=int(self.signed(tensor)),
             narrow=0,
             rounding_mode="ROUND",
+        )
+
+    def compare(self, graph: Graph, name: str, value: str, thresholds: Thresholds, output: Tensor) -> None:
+        if thresholds.negate.any():
+            signs = graph.channels(np.where(thresholds.negate, -1, 1), np.float32, f"{name}.sign")
+            value = graph.node("Mul", [value, signs], f"{name}.signed", shape=output.shape)
+        graph.node(
+            "MultiThreshold",
+            [value, graph.constant(thresholds.values, np.float32, f"{name}.thresholds")],
+            f"{output.name}.compare",
+            output.name,
+            shape=output.shape,
+            domain=DOMAIN,
+            out_dtype=f"INT{output.bits + 1}",
+            out_scale=1.0,
+            out_bias=float(-output.zero_point),
         )
 
     def weights(self, graph: Graph, operation: Conv2d, weights: np.ndarray) -> str:

@@ -16,7 +16,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from golden.network import Conv2d, IntegerNetwork, Kind, MaxPool2d, NetworkError, Requantize, Tensor, VectorQuantize
+from golden.network import (
+    Conv2d,
+    IntegerNetwork,
+    Kind,
+    MaxPool2d,
+    NetworkError,
+    Requantize,
+    Tensor,
+    Thresholds,
+    VectorQuantize,
+)
 from golden.onnx_export.float32 import EXACT, Quantizer, float_constants
 from golden.onnx_export.graph import Graph, describe, metadata
 
@@ -72,6 +82,13 @@ class Dialect(ABC):
     @abstractmethod
     def weights(self, graph: Graph, operation: Conv2d, weights: np.ndarray) -> str:
         """Nodes that make float32 weights; returns their name."""
+
+    def compare(self, graph: Graph, name: str, value: str, thresholds: Thresholds, output: Tensor) -> None:
+        """Nodes that make the values of ``output``: how many thresholds numbers reach, which must be negated first."""
+        raise NetworkError(
+            f"Operation {name!r} must multiply and shift in {self.title}, not compare with thresholds: the integer "
+            "form and QONNX have them"
+        )
 
 
 def float_model(network: IntegerNetwork, dialect: Dialect) -> onnx.ModelProto:
@@ -173,6 +190,16 @@ class _Walk:
         reason = ""
         if largest > EXACT:
             reason = f"Sums may reach {largest}, and float32 holds every integer up to {EXACT} only"
+        if operation.thresholds is not None:
+            compared = operation.thresholds
+            moved = np.where(compared.negate, zero, -zero)[:, None] + compared.values
+            most = int(np.abs(moved).max())
+            if not reason and most > EXACT:
+                reason = f"Thresholds reach {most}, and float32 holds every integer up to {EXACT} only"
+            self.agreements.append(Agreement(operation.name, None if reason else 0, _reachable(lo, hi, 0), reason))
+            shifted = dataclasses.replace(compared, values=moved)
+            self.dialect.compare(graph, operation.name, value, shifted, output)
+            return
         if operation.requantize is not None:
             self.requantize(operation.name, value, operation.requantize, output, operation.skip, lo, hi, zero, reason)
             return

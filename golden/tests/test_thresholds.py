@@ -10,6 +10,8 @@ import pytest
 from golden import file, vectors
 from golden.execute import execute
 from golden.network import NetworkError, Tensor, Thresholds
+from golden.onnx_export import agreement, compare, qcdq_model, qonnx_model
+from golden.onnx_import import convert
 from golden.tests.onnx_runtime import executed
 from golden.tests.test_file import assert_same
 
@@ -56,6 +58,22 @@ def test_onnx_runtime_counts_the_same(compared):
     values = execute(network, x)
     for name, expected in executed(network, x).items():
         np.testing.assert_array_equal(values[name], expected, err_msg=name)
+
+
+def test_qonnx_counts_the_same_and_comes_back(compared):
+    network, maker = compared
+    x = maker.input(3)
+    model = qonnx_model(network, batch=3)
+    assert agreement(model)[0].different == 0
+    for each in compare(network, model, x):
+        assert each.different == 0, each
+    result = convert(model)
+    values, got = execute(network, x), execute(result.network, x)
+    for name in result.tensors:
+        if name in values:
+            np.testing.assert_array_equal(got[result.tensors[name]], values[name], err_msg=name)
+    with pytest.raises(NetworkError, match=r"^Operation '.*' must multiply and shift in QCDQ, not compare with thresh"):
+        qcdq_model(network)
 
 
 def test_file_and_vectors(compared, tmp_path):
