@@ -15,7 +15,7 @@ comma := ,
 install = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(1)]'
 
 .DEFAULT_GOAL := help
-.PHONY: help sim synth test test-slow lint verilog train export clean
+.PHONY: help sim synth test test-slow lint verilog train export import-matrix clean
 
 help:  ## print this help
 	@echo "Pactolus: trained low-bit networks, their integers, and RTL that computes the very same integers."
@@ -46,6 +46,14 @@ verilog: $(VENV)/.sim  ## Verilog of the accelerator (CONFIG=)
 
 train: $(VENV)/.train  ## train both digits networks at every width, ending with their accuracy
 	@$(BIN)/pactolus train
+
+import-matrix: $(VENV)/.test  ## docs/import-matrix.md: ONNX files, whether they run and how exactly (EXTERNAL=FOLDERS)
+	@$(BIN)/python -m golden.tests.qonnx_graphs build/imports/generated
+	@$(BIN)/python -m pactolus.tests.brevitas_models build/imports/brevitas
+	@$(BIN)/pactolus report imports build/imports $(EXTERNAL) --output build/reports/import-matrix $(foreach \
+		range,integer_input=0$(comma)15 integer_operators=0$(comma)255 multi_threshold_bipolar=0$(comma)255 \
+		dvs_cnn=-1$(comma)1 residual_1=0$(comma)255,--input-range $(range))
+	@cp build/reports/import-matrix.md docs/import-matrix.md
 
 clean:  ## remove build/ and the virtual environment
 	rm -rf build $(VENV)

@@ -201,12 +201,29 @@ def write(rows: Sequence[Row], stem: Path, *, command: str, console: Console | N
     return paths
 
 
+LEGEND = """\
+Every file is imported, and every tensor that the import names is compared with the file's own executor, ONNX Runtime
+(graph optimizations off) or qonnx, on random inputs that reach all codes of the input. Each operation is given the
+executor's own codes, so that a difference is its own and not a consequence.
+
+* *exact*: all codes are equal, and the output's accumulators are the executor's numbers within float32's error.
+* *float32 ties*: the executor computes in float32 and golden in exact numbers. These codes are within a proven bound of
+  float32's error of where the code changes, and golden's is the correct one.
+* *no constants give them*: the file rounds as no multiplier, bias and shift do, behind a residual sum. The import says
+  for how many accumulators.
+* *refused*: with the sentence that says where and why."""
+
+
 def markdown(rows: Sequence[Row], *, command: str) -> str:
     """The matrix as Markdown: what ran where, a table of what runs, and one of what is refused and why."""
     packages = ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
     runs, refused = ([each for each in rows if each.status.startswith("refused") is side] for side in (False, True))
     lines = [
-        f"`{command}`",
+        "# Import matrix",
+        "",
+        f"    {command}",
+        "",
+        LEGEND,
         "",
         f"pactolus {_version('pactolus')}; {packages}.",
         "",

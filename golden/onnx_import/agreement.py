@@ -120,6 +120,7 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 def _run_standard(model: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray]:
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
+    _strip(opened)
     known = {each.name for each in opened.graph.output}
     made = [name for node in opened.graph.node for name in node.output if name]
     opened.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in made if name not in known)
@@ -132,6 +133,18 @@ def _run_standard(model: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray
     values = _joined(pieces, _fixed(model), batch or len(x))
     values |= {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     return values | {source: x}
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Leave out attributes that ONNX does not know, as NEMO writes them: ONNX Runtime refuses them."""
+    versions = {each.domain: each.version for each in model.opset_import}
+    for node in model.graph.node:
+        try:
+            known = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain).attributes
+        except onnx.defs.SchemaError:
+            continue
+        for attribute in [each for each in node.attribute if each.name not in known]:
+            node.attribute.remove(attribute)
 
 
 def _run_qonnx(model: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -399,8 +412,8 @@ class Agreement:
             "no constants give them (counted in the notice)": self.inexact,
             "unexplained": self.unexplained,
         }
-        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
-        return f"differs in {self.differing} of {self.codes} codes: {why}"
+        why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+        return f"differs in {self.differing:,} of {self.codes:,} codes: {why}"
 
 
 def compare(result: Import, model: onnx.ModelProto, x: np.ndarray) -> Agreement:

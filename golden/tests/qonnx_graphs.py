@@ -7,6 +7,7 @@ the graph is about ties; batch norm and calibration keep the values spread over 
 from __future__ import annotations
 
 import random
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -1040,3 +1041,7 @@ def write(folder: Path, *, seed: int = 0) -> list[Path]:
         paths.append(folder / f"{name}.onnx")
         onnx.save(make(seed).model, paths[-1])
     return paths
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
