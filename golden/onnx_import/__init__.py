@@ -4,12 +4,16 @@
 module              what is in it
 ==================  ==========================================================================================
 ``graph``           reads a file that may be hostile: nodes, constants, sizes
+``levels``          what a quantizer's integers are
 ``constants``       operators on constants alone, quantized weights among them
-``importer``        walks the nodes, and makes operations where codes are read
+``values``          the tensors of a file, as its operators see them
+``builder``         the network under construction: values, and operations where codes are read
 ``shapes``          operators that move or rename, and change no number
 ``arithmetic``      operators that change an expression
 ``layers``          convolutions, linear layers, pools
 ``quantizers``      Quant, BipolarQuant, MultiThreshold, QuantizeLinear, DequantizeLinear
+``importer``        walks the nodes from the input to the output
+``agreement``       an import beside the file's own executor
 ``result``          what comes out: the network, and what its codes mean in the file
 ==================  ==========================================================================================
 """

@@ -6,30 +6,28 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from golden.affine import Code, Expression, Sum, rationals
 from golden.network import Conv2d, Grid, MaxPool2d, NetworkError, Tensor, map_size
 from golden.onnx_import.arithmetic import constant_bias, shift
+from golden.onnx_import.builder import Builder
 from golden.onnx_import.constants import Constant
 from golden.onnx_import.graph import MAX_CONSTANT, Node, UnsupportedModelError, integers
 from golden.onnx_import.result import AXES
 from golden.onnx_import.shapes import axes_of
 from golden.onnx_import.values import Pool, Value, coded, integer_weights, printable
 
-if TYPE_CHECKING:
-    from golden.onnx_import.importer import Importer
-
 __all__ = ["OPERATORS", "pool_codes"]
 
 Four = tuple[int, int, int, int]
 
 
-def _maps(importer: Importer, node: Node, *, padded: bool = False, pooled: bool = False) -> Value:
+def _maps(builder: Builder, node: Node, *, padded: bool = False, pooled: bool = False) -> Value:
     """What a layer reads, as (C, H, W) or (C, L), wherever the file has the channels."""
-    value = importer.value(node, padded=padded, pooled=pooled)
+    value = builder.value(node, padded=padded, pooled=pooled)
     if len(value.sizes) == 1:
         return value
     wanted = "HWC" if node.channels_last else AXES
@@ -54,21 +52,21 @@ def _laid_out(node: Node, made: Value) -> Value:
 # ---- convolutions and linear layers ----------------------------------------------------------------------------------
 
 
-def conv(importer: Importer, node: Node) -> Value:
+def conv(builder: Builder, node: Node) -> Value:
     """Conv, of maps or signals."""
-    weights = importer.constant(node, 1, "its weights")
+    weights = builder.constant(node, 1, "its weights")
     if node.channels_last and weights.values.ndim > 2:
         weights = weights.moved(lambda x: np.moveaxis(x, -1, 1))
-    return _convolution(importer, node, _maps(importer, node, padded=True), weights)
+    return _convolution(builder, node, _maps(builder, node, padded=True), weights)
 
 
-def conv_integer(importer: Importer, node: Node) -> Value:
+def conv_integer(builder: Builder, node: Node) -> Value:
     """ConvInteger: of integers minus their zero points."""
-    weights = _minus_zero_point(importer, node, importer.constant(node, 1, "its weights"), 3, 0)
-    return _convolution(importer, node, _integers_minus(importer, node, 2), weights, bias=False)
+    weights = _minus_zero_point(builder, node, builder.constant(node, 1, "its weights"), 3, 0)
+    return _convolution(builder, node, _integers_minus(builder, node, 2), weights, bias=False)
 
 
-def _convolution(importer: Importer, node: Node, value: Value, weights: Constant, bias: bool = True) -> Value:
+def _convolution(builder: Builder, node: Node, value: Value, weights: Constant, bias: bool = True) -> Value:
     axes = len(value.sizes) - 1
     shape = weights.values.shape
     if axes not in (1, 2) or len(shape) != axes + 2 or 0 in shape:
@@ -81,42 +79,42 @@ def _convolution(importer: Importer, node: Node, value: Value, weights: Constant
     if list(node.integers("kernel_shape", shape[2:])) != list(shape[2:]):
         raise UnsupportedModelError(f"{node.label} must have weights of its kernel_shape, not {shape}")
     pads = _pads(node, value, kernel, stride, dilation)
-    given = importer.optional(node, 2, "its bias") if bias else None
+    given = builder.optional(node, 2, "its bias") if bias else None
     codes = weights.moved(lambda x: x.reshape(*shape[:2], *kernel))
     groups = node.integer("group", 1)
     plain = (kernel, stride, dilation, pads, groups) == ((1, 1), (1, 1), (1, 1), (0, 0, 0, 0), 1)
-    made = _linear(importer, node, value, codes, given, plain=plain, axes=axes,
+    made = _linear(builder, node, value, codes, given, plain=plain, axes=axes,
                    stride=stride, dilation=dilation, padding=pads, groups=groups)  # fmt: skip
     return _laid_out(node, made)
 
 
-def gemm(importer: Importer, node: Node) -> Value:
+def gemm(builder: Builder, node: Node) -> Value:
     """Gemm with constant weights."""
-    weights = importer.constant(node, 1, "its weights")
+    weights = builder.constant(node, 1, "its weights")
     if node.attributes.get("transA", 0):
         raise UnsupportedModelError(f"{node.label} must not transpose what it reads")
     weights = weights.moved(np.transpose) if node.attributes.get("transB", 0) else weights
-    bias = importer.optional(node, 2, "its bias")
+    bias = builder.optional(node, 2, "its bias")
     alpha, beta = (Fraction(float(node.attributes.get(key, 1.0))) for key in ("alpha", "beta"))
-    return _fully_connected(importer, node, importer.value(node), weights, bias, alpha, beta)
+    return _fully_connected(builder, node, builder.value(node), weights, bias, alpha, beta)
 
 
-def matmul(importer: Importer, node: Node) -> Value:
+def matmul(builder: Builder, node: Node) -> Value:
     """MatMul by constant weights; of maps with the channels behind: pixel by pixel."""
-    value = importer.value(node)
-    return _fully_connected(importer, node, value, importer.constant(node, 1, "its second operand"), None)
+    value = builder.value(node)
+    return _fully_connected(builder, node, value, builder.constant(node, 1, "its second operand"), None)
 
 
-def matmul_integer(importer: Importer, node: Node) -> Value:
+def matmul_integer(builder: Builder, node: Node) -> Value:
     """MatMulInteger: of integers minus their zero points."""
-    weights = _minus_zero_point(importer, node, importer.constant(node, 1, "its second operand"), 3, 1)
-    return _fully_connected(importer, node, _integers_minus(importer, node, 2), weights, None)
+    weights = _minus_zero_point(builder, node, builder.constant(node, 1, "its second operand"), 3, 1)
+    return _fully_connected(builder, node, _integers_minus(builder, node, 2), weights, None)
 
 
-def _integers_minus(importer: Importer, node: Node, index: int) -> Value:
+def _integers_minus(builder: Builder, node: Node, index: int) -> Value:
     """The computed operand minus its zero point, what is around it too."""
-    value = importer.value(node, padded=True)
-    zero_point = importer.optional(node, index, "its zero point")
+    value = builder.value(node, padded=True)
+    zero_point = builder.optional(node, index, "its zero point")
     if not value.integer:
         raise UnsupportedModelError(f"{node.label} must read integers of 8 bits")
     if zero_point is None:
@@ -126,11 +124,11 @@ def _integers_minus(importer: Importer, node: Node, index: int) -> Value:
     zero = int(zero_point.values.item())
     if value.padded:
         value = dataclasses.replace(value, fill=value.fill - zero)
-    return shift(importer, node, value, rationals(np.full(value.shape[0], -zero)))
+    return shift(builder, node, value, rationals(np.full(value.shape[0], -zero)))
 
 
-def _minus_zero_point(importer: Importer, node: Node, weights: Constant, index: int, axis: int) -> Constant:
-    zero_point = importer.optional(node, index, "the zero point of its weights")
+def _minus_zero_point(builder: Builder, node: Node, weights: Constant, index: int, axis: int) -> Constant:
+    zero_point = builder.optional(node, index, "the zero point of its weights")
     values = weights.values
     if values.dtype.kind not in "iu" or (zero_point is not None and zero_point.values.dtype.kind not in "iu"):
         raise UnsupportedModelError(f"{node.label} must have integer weights")
@@ -145,7 +143,7 @@ def _minus_zero_point(importer: Importer, node: Node, weights: Constant, index: 
 
 
 def _fully_connected(
-    importer: Importer,
+    builder: Builder,
     node: Node,
     value: Value,
     weights: Constant,
@@ -169,16 +167,16 @@ def _fully_connected(
         order = value.order
         axes = [0, *(1 + order.index(axis) for axis in AXES)]
         codes = weights.moved(lambda x: x.T.reshape(-1, *(sizes[axis] for axis in order)).transpose(axes))
-    made = _linear(importer, node, value, codes, None, plain=True, axes=len(value.sizes) - 1)
+    made = _linear(builder, node, value, codes, None, plain=True, axes=len(value.sizes) - 1)
     if pixels:
         made = dataclasses.replace(made, sizes=(*value.sizes[:-1], made.shape[0]), order=value.order)
     expression = made.known.scaled(rationals(np.full(made.shape[0], 1)) * alpha)
     made = dataclasses.replace(made, expression=expression)
-    return made if bias is None else constant_bias(importer, node, made, bias, beta)
+    return made if bias is None else constant_bias(builder, node, made, bias, beta)
 
 
 def _linear(
-    importer: Importer,
+    builder: Builder,
     node: Node,
     value: Value,
     weights: Constant,
@@ -190,8 +188,8 @@ def _linear(
 ) -> Value:
     """A convolution (``axes`` 2 or 1) or linear layer (0); ``plain``: it works pixel by pixel."""
     mean = value.known.mean if plain else None
-    source = importer.padded(node, value) if geometry.get("padding", (0,) * 4) != (0,) * 4 else None
-    source = source or (importer.settle(value, node.label) if mean is None else mean.source)
+    source = builder.padded(node, value) if geometry.get("padding", (0,) * 4) != (0,) * 4 else None
+    source = source or (builder.settle(value, node.label) if mean is None else mean.source)
     numbers, scale = integer_weights(node, weights, 0)
     codes, bits, grid = coded(node, numbers)
     name = printable(node.name)
@@ -215,34 +213,34 @@ def _linear(
         made.fractional = expression.fractional
     shape = (len(codes), *(sizes if axes == 2 else sizes[1:] if axes == 1 else ()))
     result = Value(made, shape, value.integer)
-    return result if bias is None else constant_bias(importer, node, result, bias, Fraction(1))
+    return result if bias is None else constant_bias(builder, node, result, bias, Fraction(1))
 
 
 # ---- pools -----------------------------------------------------------------------------------------------------------
 
 
-def average_pool(importer: Importer, node: Node) -> Value:
+def average_pool(builder: Builder, node: Node) -> Value:
     """AveragePool: sums over windows, and a division."""
-    value = _maps(importer, node, padded=True)
+    value = _maps(builder, node, padded=True)
     kernel, stride, pads, own = _window(node, value)
     if any(own) and not node.integer("count_include_pad", 0):
         raise UnsupportedModelError(f"{node.label} must count its padding (count_include_pad), or have none")
-    return _average(importer, node, value, kernel, stride, pads, Fraction(1, kernel[0] * kernel[1]))
+    return _average(builder, node, value, kernel, stride, pads, Fraction(1, kernel[0] * kernel[1]))
 
 
-def global_average_pool(importer: Importer, node: Node) -> Value:
+def global_average_pool(builder: Builder, node: Node) -> Value:
     """GlobalAveragePool."""
-    kernel = _whole_map(importer, node)
+    kernel = _whole_map(builder, node)
     factor = Fraction(1, kernel[0] * kernel[1])
-    return _average(importer, node, _maps(importer, node), kernel, (1, 1), (0, 0, 0, 0), factor)
+    return _average(builder, node, _maps(builder, node), kernel, (1, 1), (0, 0, 0, 0), factor)
 
 
-def reduce_mean(importer: Importer, node: Node, mean: bool = True) -> Value:
+def reduce_mean(builder: Builder, node: Node, mean: bool = True) -> Value:
     """ReduceMean of whole maps."""
-    value = importer.value(node)
-    kernel = _whole_map(importer, node, anywhere=True)
+    value = builder.value(node)
+    kernel = _whole_map(builder, node, anywhere=True)
     rank = len(value.sizes) + 1
-    axes = axes_of(importer, node, rank)
+    axes = axes_of(builder, node, rank)
     maps = [1 + place for place, axis in enumerate(value.axes) if axis != "C"]
     if axes is None or sorted(axes) != maps:
         raise UnsupportedModelError(f"{node.label} must reduce the whole map of each channel, not axes {axes}")
@@ -256,7 +254,7 @@ def reduce_mean(importer: Importer, node: Node, mean: bool = True) -> Value:
         return dataclasses.replace(value, expression=summed, sizes=kept)
     sizes = value.shape if len(value.sizes) == 3 else (value.shape[0], value.shape[2])
     first = dataclasses.replace(value, sizes=sizes, order=AXES)
-    made = _average(importer, node, first, kernel, (1, 1), (0, 0, 0, 0), factor)
+    made = _average(builder, node, first, kernel, (1, 1), (0, 0, 0, 0), factor)
     return dataclasses.replace(made, sizes=kept, order=value.order)
 
 
@@ -274,20 +272,20 @@ def _summed(expression: Expression) -> Expression | None:
                                offset=expression.offset * math.prod(expression.shape[1:]), code=None)  # fmt: skip
 
 
-def reduce_sum(importer: Importer, node: Node) -> Value:
+def reduce_sum(builder: Builder, node: Node) -> Value:
     """ReduceSum of whole maps."""
-    return reduce_mean(importer, node, mean=False)
+    return reduce_mean(builder, node, mean=False)
 
 
-def _whole_map(importer: Importer, node: Node, anywhere: bool = False) -> tuple[int, int]:
-    value = importer.value(node) if anywhere else _maps(importer, node)
+def _whole_map(builder: Builder, node: Node, anywhere: bool = False) -> tuple[int, int]:
+    value = builder.value(node) if anywhere else _maps(builder, node)
     if len(value.sizes) < 2:
         raise UnsupportedModelError(f"{node.label} must read maps (N, C, H, W) or (N, C, L), not (N, features)")
     return value.shape[1], value.shape[2]
 
 
 def _average(
-    importer: Importer,
+    builder: Builder,
     node: Node,
     value: Value,
     kernel: Sequence[int],
@@ -296,7 +294,7 @@ def _average(
     factor: Fraction,
 ) -> Value:
     """Sums over windows, channel by channel, times ``factor``: a convolution with weights 1."""
-    source = importer.padded(node, value) if any(pads) else importer.settle(value, node.label)
+    source = builder.padded(node, value) if any(pads) else builder.settle(value, node.label)
     channels = source.tensor.shape[0]
     if min(kernel) < 1 or channels * math.prod(kernel) > MAX_CONSTANT:
         raise UnsupportedModelError(f"{node.label} must have a window of at most {MAX_CONSTANT} numbers, not {kernel}")
@@ -311,20 +309,20 @@ def _average(
     return _laid_out(node, result)
 
 
-def max_pool(importer: Importer, node: Node) -> Value:
+def max_pool(builder: Builder, node: Node) -> Value:
     """MaxPool."""
-    value = _maps(importer, node, padded=True, pooled=True)
+    value = _maps(builder, node, padded=True, pooled=True)
     kernel, stride, pads, _ = _window(node, value)
-    return _max_pool(importer, node, value, kernel, stride, pads)
+    return _max_pool(builder, node, value, kernel, stride, pads)
 
 
-def global_max_pool(importer: Importer, node: Node) -> Value:
+def global_max_pool(builder: Builder, node: Node) -> Value:
     """GlobalMaxPool."""
-    kernel = _whole_map(importer, node)
-    return _max_pool(importer, node, _maps(importer, node), kernel, (1, 1), (0, 0, 0, 0))
+    kernel = _whole_map(builder, node)
+    return _max_pool(builder, node, _maps(builder, node), kernel, (1, 1), (0, 0, 0, 0))
 
 
-def _max_pool(importer: Importer, node: Node, value: Value, kernel: Any, stride: Any, pads: Any) -> Value:
+def _max_pool(builder: Builder, node: Node, value: Value, kernel: Any, stride: Any, pads: Any) -> Value:
     name = printable(node.name)
     try:
         operation = MaxPool2d(name, name, name, kernel, stride, tuple(pads))
@@ -335,24 +333,24 @@ def _max_pool(importer: Importer, node: Node, value: Value, kernel: Any, stride:
         raise UnsupportedModelError(f"{node.label} must have a window that fits {_size(value)}")
     after = (value.shape[0], *(sizes if len(value.sizes) == 3 else sizes[1:]))
     known = value.known
-    if importer.quantized and not value.padded and known.code is None and not known.whole and not known.same_codes:
+    if builder.quantized and not value.padded and known.code is None and not known.whole and not known.same_codes:
         waiting = (*value.pools, Pool(node, operation, sizes))
         return _laid_out(node, dataclasses.replace(value, sizes=after, pools=waiting))
-    source = importer.settle(value, node.label)
+    source = builder.settle(value, node.label)
     if value.padded and source.code_of(value.fill) != 0:
         raise UnsupportedModelError(f"{node.label} must read what is padded with its smallest value, if at all")
-    code = pool_codes(importer, source, Pool(node, operation, sizes), node.outputs[0])
+    code = pool_codes(builder, source, Pool(node, operation, sizes), node.outputs[0])
     return _laid_out(node, Value(Expression.of(code), after, value.integer))
 
 
-def pool_codes(importer: Importer, source: Code, pool: Pool, name: str) -> Code:
+def pool_codes(builder: Builder, source: Code, pool: Pool, name: str) -> Code:
     """Append a pool of codes, and the tensor ``name`` that it makes."""
-    label = importer.tensor_name(name)
+    label = builder.tensor_name(name)
     tensor = dataclasses.replace(source.tensor, name=label, shape=(source.tensor.shape[0], *pool.size))
-    importer.tensors.append(tensor)
-    importer.operations.append(
+    builder.tensors.append(tensor)
+    builder.operations.append(
         dataclasses.replace(
-            pool.operation, name=importer.operation_name(pool.operation.name), input=source.tensor.name, output=label
+            pool.operation, name=builder.operation_name(pool.operation.name), input=source.tensor.name, output=label
         )
     )
     return dataclasses.replace(source, tensor=tensor)
@@ -363,24 +361,24 @@ def _size(value: Value) -> tuple[int, int]:
     return value.pools[-1].size if value.pools else value.shape[1:]
 
 
-def pad(importer: Importer, node: Node) -> Value:
+def pad(builder: Builder, node: Node) -> Value:
     """Pad with a constant; it goes into the layer or pool behind it."""
-    value = importer.value(node, padded=True)
+    value = builder.value(node, padded=True)
     rank = len(value.sizes) + 1
     given = node.integers("pads", None)
     if given is None:
-        given = integers(importer.constant(node, 1, "its pads").values, f"{node.label}: its pads", -65536, 65536)
+        given = integers(builder.constant(node, 1, "its pads").values, f"{node.label}: its pads", -65536, 65536)
     pads = list(given)
-    chosen = importer.optional(node, 3, "its axes")
+    chosen = builder.optional(node, 3, "its axes")
     if chosen is not None:
         axes = [axis % rank for axis in integers(chosen.values, f"{node.label}: its axes", -rank, rank - 1)]
         ends = [[0] * rank, [0] * rank]
         for i, axis in enumerate(axes):
             ends[0][axis], ends[1][axis] = pads[i], pads[len(axes) + i]
         pads = ends[0] + ends[1]
-    constant = importer.optional(node, 2, "its value")
+    constant = builder.optional(node, 2, "its value")
     fill = Fraction(float(node.attributes.get("value", 0) if constant is None else constant.values.reshape(-1)[0]))
-    whole = importer.quantized or fill.denominator == 1
+    whole = builder.quantized or fill.denominator == 1
     if node.attributes.get("mode", "constant") != "constant" or not whole:
         raise UnsupportedModelError(f"{node.label} must pad with a constant integer")
     if value.padded and fill != value.fill:

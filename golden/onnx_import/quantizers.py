@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from golden.affine import Code, Exact, Expression, InexactError, rationals
 from golden.network import MAX_CODE_BITS, Tensor
+from golden.onnx_import.builder import Builder
 from golden.onnx_import.constants import Constant
 from golden.onnx_import.graph import Node, UnsupportedModelError, integer
 from golden.onnx_import.layers import pool_codes
@@ -17,74 +17,71 @@ from golden.onnx_import.levels import Levels, linear_levels, quant_levels
 from golden.onnx_import.values import Value, canonical
 from golden.requantize import Rounding
 
-if TYPE_CHECKING:
-    from golden.onnx_import.importer import Importer
-
 __all__ = ["OPERATORS"]
 
 
-def quant(importer: Importer, node: Node) -> Value:
+def quant(builder: Builder, node: Node) -> Value:
     """Quant and BipolarQuant of QONNX: codes, whose values are real numbers again."""
-    value = importer.value(node, raw=True, pooled=True)
-    levels = quant_levels(node, lambda i, what: importer.constant(node, i, what).values)
-    return _quantized(importer, node, value, levels, levels, node.outputs[0])
+    value = builder.value(node, raw=True, pooled=True)
+    levels = quant_levels(node, lambda i, what: builder.constant(node, i, what).values)
+    return _quantized(builder, node, value, levels, levels, node.outputs[0])
 
 
-def quantize_linear(importer: Importer, node: Node) -> Value:
+def quantize_linear(builder: Builder, node: Node) -> Value:
     """QuantizeLinear, with the Clips behind it that leave fewer levels: codes, whose values are integers."""
-    value = importer.value(node, raw=True, pooled=True)
-    levels = linear_levels(node, lambda i, what: importer.constant(node, i, what).values, len(value.sizes) + 1)
+    value = builder.value(node, raw=True, pooled=True)
+    levels = linear_levels(node, lambda i, what: builder.constant(node, i, what).values, len(value.sizes) + 1)
     made = levels
-    following = importer.readers[node.outputs[0]]
+    following = builder.readers[node.outputs[0]]
     while len(following) == 1 and following[0].operator == "Clip":
-        bounds = [importer.optional(following[0], i, "a bound") for i in (1, 2)]
+        bounds = [builder.optional(following[0], i, "a bound") for i in (1, 2)]
         low, high = (
             default if bound is None else integer(bound.values, f"{following[0].label}: a bound", -65536, 65536)
             for bound, default in zip(bounds, (made.low, made.high), strict=True)
         )
-        importer.hidden.add(following[0].inputs[0])
+        builder.hidden.add(following[0].inputs[0])
         made = made.within(low, high)
-        following = importer.readers[following[0].outputs[0]]
+        following = builder.readers[following[0].outputs[0]]
     if made.low > made.high:
         raise UnsupportedModelError(f"{node.label} must be clipped to some of its levels {levels.low}..{levels.high}")
     integers = dataclasses.replace(levels, scale=np.ones(1), zero_point=np.zeros(1))
-    found = _quantized(importer, node, value, made, integers, node.outputs[0])
+    found = _quantized(builder, node, value, made, integers, node.outputs[0])
     return dataclasses.replace(found, integer=True)
 
 
-def dequantize_linear(importer: Importer, node: Node) -> Value:
+def dequantize_linear(builder: Builder, node: Node) -> Value:
     """DequantizeLinear: the numbers that integers stand for."""
-    value = importer.value(node)
-    zero_point = importer.optional(node, 2, "its zero point")
+    value = builder.value(node)
+    zero_point = builder.optional(node, 2, "its zero point")
     if zero_point is None:
         node = dataclasses.replace(node, inputs=node.inputs[:2])
-    levels = linear_levels(node, lambda i, what: importer.constant(node, i, what).values, len(value.sizes) + 1)
+    levels = linear_levels(node, lambda i, what: builder.constant(node, i, what).values, len(value.sizes) + 1)
     channels = rationals(np.full(value.shape[0], 1))
-    scale = importer.per_channel(node, Constant(levels.scale), value)
-    zero = importer.per_channel(node, Constant(levels.zero_point), value)
+    scale = builder.per_channel(node, Constant(levels.scale), value)
+    zero = builder.per_channel(node, Constant(levels.zero_point), value)
     expression = value.known
     if expression.rounding is not None or expression.clamped:
-        expression = importer.codes(node, value)
+        expression = builder.codes(node, value)
     made = expression.shifted(-zero * channels).scaled(scale)
     made.code = made.same_codes
     return dataclasses.replace(value, expression=made, integer=False)
 
 
-def _quantized(importer: Importer, node: Node, value: Value, levels: Levels, meaning: Levels, name: str) -> Value:
+def _quantized(builder: Builder, node: Node, value: Value, levels: Levels, meaning: Levels, name: str) -> Value:
     """The codes of a value: integers by ``levels``, which stand for what ``meaning`` says."""
     _check_fits(node, value, levels)
     if value.expression is None:
-        code = importer.quantize_input(node, value, levels)
+        code = builder.quantize_input(node, value, levels)
         if meaning is not levels:
             # As integers, which the input form counts from its smallest.
             code = dataclasses.replace(code, scale=Fraction(1), offset=Fraction(levels.low))
         return dataclasses.replace(value, expression=Expression.of(code), steps=())
     if levels.bipolar:
-        made = value.known if value.known.rounding is None else importer.codes(node, value)
+        made = value.known if value.known.rounding is None else builder.codes(node, value)
         made = made.rounded(Rounding.FLOOR).clipped(Fraction(-1), Fraction(0))
-        code = importer.emit(_before(value, name), made, 2 * levels.step)
+        code = builder.emit(_before(value, name), made, 2 * levels.step)
         code = dataclasses.replace(code, scale=2 * levels.step, offset=levels.step * (2 * code.offset + 1))
-        return _pooled(importer, node, value, code)
+        return _pooled(builder, node, value, code)
     if not levels.per_tensor:
         raise UnsupportedModelError(f"{node.label} must have one scale for all channels of what is computed")
     zero = levels.zero
@@ -92,7 +89,7 @@ def _quantized(importer: Importer, node: Node, value: Value, levels: Levels, mea
         raise UnsupportedModelError(f"{node.label} must have an integer as its zero point")
     expression = value.known
     if expression.rounding is not None:
-        expression = importer.codes(node, value)
+        expression = builder.codes(node, value)
     channels = rationals(np.full(expression.shape[0], 1))
     expression = expression.scaled(channels / levels.step)
     low, high, first = levels.low, levels.high, zero
@@ -103,12 +100,12 @@ def _quantized(importer: Importer, node: Node, value: Value, levels: Levels, mea
     # What only lies between two integers as a number is not known to be one of them.
     expression = expression.rounded(levels.rounding).clipped(Fraction(low), Fraction(high))
     place = int(first) if first.denominator == 1 and low <= first <= high else low
-    code = _same_integers(expression) or importer.emit(_before(value, name), expression, levels.step, place)
+    code = _same_integers(expression) or builder.emit(_before(value, name), expression, levels.step, place)
     # From the integers that were rounded to those of the file, and to what they stand for.
     offset = code.offset + (0 if levels.added_first else zero)
     offset = (offset - meaning.zero) * meaning.step
     code = dataclasses.replace(code, scale=code.scale * meaning.step, offset=offset)
-    return _pooled(importer, node, value, code)
+    return _pooled(builder, node, value, code)
 
 
 def _before(value: Value, name: str) -> str:
@@ -116,11 +113,11 @@ def _before(value: Value, name: str) -> str:
     return f"{name}.unpooled" if value.pools else name
 
 
-def _pooled(importer: Importer, node: Node, value: Value, code: Code) -> Value:
+def _pooled(builder: Builder, node: Node, value: Value, code: Code) -> Value:
     """The value of codes, behind the pools that waited for them."""
     for place, pool in enumerate(value.pools, 1):
         name = node.outputs[0] if place == len(value.pools) else f"{node.outputs[0]}.unpooled"
-        code = pool_codes(importer, code, pool, name)
+        code = pool_codes(builder, code, pool, name)
     return dataclasses.replace(value, expression=Expression.of(code), pools=())
 
 
@@ -143,10 +140,10 @@ def _check_fits(node: Node, value: Value, levels: Levels) -> None:
             raise UnsupportedModelError(f"{node.label} must have a scale that fits {shape}, not {numbers.shape}")
 
 
-def multi_threshold(importer: Importer, node: Node) -> Value:
+def multi_threshold(builder: Builder, node: Node) -> Value:
     """MultiThreshold of FINN: how many thresholds a number reaches, times ``out_scale``, plus ``out_bias``."""
-    value = importer.value(node, raw=True, pooled=True)
-    given = importer.constant(node, 1, "its thresholds").values
+    value = builder.value(node, raw=True, pooled=True)
+    given = builder.constant(node, 1, "its thresholds").values
     channels = canonical(value.sizes, value.order)[0]
     if given.dtype.kind not in "iuf" or given.ndim != 2 or not np.isfinite(given).all():
         raise UnsupportedModelError(f"{node.label} must have finite thresholds (channels, steps), not {given.shape}")
@@ -168,11 +165,11 @@ def multi_threshold(importer: Importer, node: Node) -> Value:
         if given.shape[0] > 1:
             raise UnsupportedModelError(f"{node.label} must have the same thresholds for the whole input")
         thresholds = Levels(np.ones(1), np.zeros(1), 0, steps, thresholds=np.sort(given[0]))
-        code = dataclasses.replace(importer.quantize_input(node, value, thresholds), scale=scale, offset=bias)
+        code = dataclasses.replace(builder.quantize_input(node, value, thresholds), scale=scale, offset=bias)
         return dataclasses.replace(value, expression=Expression.of(code), steps=())
     expression = value.known
     if expression.rounding is not None:
-        expression = importer.codes(node, value)
+        expression = builder.codes(node, value)
     levels = []
     for channel in range(channels):
         row = sorted(rationals(given[channel if given.shape[0] > 1 else 0]))
@@ -182,7 +179,7 @@ def multi_threshold(importer: Importer, node: Node) -> Value:
     bits = steps.bit_length()
     zero = -bias / scale
     tensor = Tensor(
-        importer.tensor_name(_before(value, node.outputs[0])), value.shape, bits=bits, scale=float(scale),
+        builder.tensor_name(_before(value, node.outputs[0])), value.shape, bits=bits, scale=float(scale),
         zero_point=int(zero) if zero.denominator == 1 and 0 <= zero < 1 << bits else 0,
     )  # fmt: skip
     exact = Exact(expression.offset, rationals(np.zeros(channels, np.int64)), expression.offset, bits,
@@ -190,10 +187,10 @@ def multi_threshold(importer: Importer, node: Node) -> Value:
     if len(expression.codes) + (expression.acc is not None) > 1:
         raise UnsupportedModelError(f"{node.label} must read one tensor, not a sum of two: put a Quant behind it")
     try:
-        importer.append(expression, exact, tensor, node.outputs[0])
+        builder.append(expression, exact, tensor, node.outputs[0])
     except InexactError as error:
         raise UnsupportedModelError(f"{node.label} {str(error).format(name=node.inputs[0])}") from None
-    made = _pooled(importer, node, value, Code(tensor, 0, steps, scale, bias))
+    made = _pooled(builder, node, value, Code(tensor, 0, steps, scale, bias))
     return dataclasses.replace(made, integer=False)
 
 
