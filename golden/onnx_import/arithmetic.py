@@ -246,7 +246,8 @@ def batch_normalization(builder: Builder, node: Node) -> Value:
     epsilon = float(node.attributes.get("epsilon", 1e-5))
     if not np.isfinite(epsilon) or (variance.astype(np.float64) + epsilon <= 0).any():
         raise UnsupportedModelError(f"{node.label} must have positive variances with its epsilon, {epsilon:g}")
-    gain = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+    with np.errstate(over="ignore"):
+        gain = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
     if not np.isfinite(gain).all():
         raise UnsupportedModelError(f"{node.label} must have a finite gain in every channel")
     scaled = _scale(builder, node, value, rationals(gain), builder.quantized)

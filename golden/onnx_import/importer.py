@@ -22,6 +22,8 @@ from golden import vectors
 from golden.affine import Expression, InexactError
 from golden.network import (
     MAX_CODE_BITS,
+    MAX_DIMENSION,
+    MAX_ELEMENTS,
     IntegerNetwork,
     Kind,
     NetworkError,
@@ -192,6 +194,11 @@ def _input(builder: Builder, input_range: tuple[int, int] | None, input_scale: f
         raise UnsupportedModelError(
             f"Input {given.name!r} must have shape (N, C, H, W), (N, C, L) or (N, features) of fixed sizes, "
             f"not {tuple(size.dim_value or size.dim_param or '?' for size in kind.shape.dim)}"
+        )
+    if max(sizes) > MAX_DIMENSION or math.prod(sizes) > MAX_ELEMENTS:
+        raise UnsupportedModelError(
+            f"Input {given.name!r} must have sizes of at most {MAX_DIMENSION}, and at most {MAX_ELEMENTS} elements, "
+            f"not {sizes}"
         )
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
