@@ -10,7 +10,9 @@ module              what is in it
 ``builder``         the network under construction: values, and operations where codes are read
 ``shapes``          operators that move or rename, and change no number
 ``arithmetic``      operators that change an expression
-``layers``          convolutions, linear layers, pools
+``layers``          convolutions, linear layers
+``pools``           sums and maxima over windows, whole maps, padding
+``windows``         where windows lie, and where the channels are
 ``quantizers``      Quant, BipolarQuant, MultiThreshold, QuantizeLinear, DequantizeLinear
 ``importer``        walks the nodes from the input to the output
 ``agreement``       an import beside the file's own executor

@@ -2,8 +2,8 @@
 
 Constants are computed; all else becomes values and operations of the :class:`~golden.onnx_import.builder.Builder`, by
 the functions of :mod:`~golden.onnx_import.shapes`, :mod:`~golden.onnx_import.arithmetic`,
-:mod:`~golden.onnx_import.layers` and :mod:`~golden.onnx_import.quantizers`, each of which says what one operator makes
-of what its node reads.
+:mod:`~golden.onnx_import.layers`, :mod:`~golden.onnx_import.pools` and :mod:`~golden.onnx_import.quantizers`, each of
+which says what one operator makes of what its node reads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from golden.network import (
     Tensor,
     signed_width,
 )
-from golden.onnx_import import arithmetic, layers, quantizers, shapes
+from golden.onnx_import import arithmetic, layers, pools, quantizers, shapes
 from golden.onnx_import.builder import Builder
 from golden.onnx_import.constants import CONSTANT_OPERATORS, Constant, compute
 from golden.onnx_import.graph import Node, UnsupportedModelError, graph, read
@@ -245,7 +245,7 @@ def _order(builder: Builder, name: str) -> str:
                 return "HWC"
             if node.operator == "Transpose" and perm is not None and perm[0] == 0:
                 return "HWC" if list(perm[1:]) in ([3, 1, 2], [2, 1]) else AXES
-            if node.operator in layers.OPERATORS:
+            if node.operator in layers.OPERATORS or node.operator in pools.OPERATORS:
                 return AXES
             names.extend(node.outputs)
     return AXES
@@ -347,6 +347,7 @@ _OPERATORS: dict[str, Any] = {
     **shapes.OPERATORS,
     **arithmetic.OPERATORS,
     **layers.OPERATORS,
+    **pools.OPERATORS,
     **quantizers.OPERATORS,
 }
 

@@ -12,8 +12,8 @@ from golden.network import MAX_CODE_BITS, Tensor
 from golden.onnx_import.builder import Builder
 from golden.onnx_import.constants import Constant
 from golden.onnx_import.graph import Node, UnsupportedModelError, integer
-from golden.onnx_import.layers import pool_codes
 from golden.onnx_import.levels import Levels, linear_levels, quant_levels
+from golden.onnx_import.pools import pool_codes
 from golden.onnx_import.values import Value, canonical
 from golden.requantize import Rounding
 
