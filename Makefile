@@ -50,7 +50,8 @@ train: $(VENV)/.train  ## train both digits networks at every width, ending with
 import-matrix: $(VENV)/.test  ## docs/import-matrix.md: ONNX files, whether they run and how exactly (EXTERNAL=FOLDERS)
 	@$(BIN)/python -m golden.tests.qonnx_graphs build/imports/generated
 	@$(BIN)/python -m pactolus.tests.brevitas_models build/imports/brevitas
-	@$(BIN)/pactolus report imports build/imports $(EXTERNAL) --output build/reports/import-matrix $(foreach \
+	@for form in integer qcdq qonnx; do $(BIN)/pactolus onnx --form $$form; done
+	@$(BIN)/pactolus report imports build/imports build/onnx $(EXTERNAL) --output build/reports/import-matrix $(foreach \
 		range,integer_input=0$(comma)15 integer_operators=0$(comma)255 multi_threshold_bipolar=0$(comma)255 \
 		dvs_cnn=-1$(comma)1 residual_1=0$(comma)255,--input-range $(range))
 	@cp build/reports/import-matrix.md docs/import-matrix.md

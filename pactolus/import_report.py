@@ -39,6 +39,10 @@ HEADINGS = {
 }
 
 
+KINDS = {"exact": "exact", "differs": "differ", "refused": "refused", "not compared": "not compared"}
+"""How a status begins, and how it is counted."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One file.
@@ -81,13 +85,17 @@ class Row:
 
 
 def files(folders: Sequence[Path]) -> list[tuple[str, Path]]:
-    """All .onnx files of folders, with a name for each; a file may be given itself."""
+    """All .onnx files of folders, with a name for each: its place in the folder, whose name is there if several are.
+
+    A file may be given itself.
+    """
     found = []
     for folder in folders:
         paths = [folder] if folder.is_file() else sorted(folder.rglob("*.onnx"))
         if not paths:
             raise ValueError(f"Folder {str(folder)!r} must have .onnx files")
-        found += [(path.name if folder.is_file() else path.relative_to(folder).as_posix(), path) for path in paths]
+        root = folder.parent if folder.is_file() or len(folders) > 1 else folder
+        found += [(path.relative_to(root).as_posix(), path) for path in paths]
     return found
 
 
@@ -227,7 +235,10 @@ def markdown(rows: Sequence[Row], *, command: str) -> str:
         "",
         f"pactolus {_version('pactolus')}; {packages}.",
         "",
-        f"{_count(rows)} {sum(each.codes for each in rows):,} codes were compared.",
+        f"{_count(rows)} {sum(each.codes for each in rows):,} codes were compared: "
+        f"{sum(each.ties for each in rows):,} are float32 ties, no constants give "
+        f"{sum(each.inexact for each in rows):,}, and {sum(each.unexplained for each in rows):,} differ without a "
+        "reason.",
     ]
     for title, part in (("Runs", runs), ("Refused", refused)):
         if not part:
@@ -244,8 +255,8 @@ def markdown(rows: Sequence[Row], *, command: str) -> str:
 
 
 def _count(rows: Sequence[Row]) -> str:
-    kinds = Counter(each.status.split(":")[0].split(" in ")[0] for each in rows)
-    return f"{len(rows)} files: " + ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds)) + "."
+    kinds = Counter(next(kind for kind in KINDS if each.status.startswith(kind)) for each in rows)
+    return f"{len(rows)} files: " + ", ".join(f"{kinds[k]} {said}" for k, said in KINDS.items() if kinds[k]) + "."
 
 
 def _cell(each: Row, name: str) -> str:

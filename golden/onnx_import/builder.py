@@ -33,6 +33,12 @@ from golden.requantize import Rounding
 
 __all__ = ["Builder"]
 
+MAX_CHANNELS = 1 << 16
+"""Channels of all tensors together, and four more for each number that the file holds."""
+
+MAX_COMPUTED = 1 << 22
+"""Elements of computed constants, and 16 more for each number that the file holds."""
+
 MAX_THRESHOLD_BITS = 10
 """Of codes that are made by comparison with thresholds, at most."""
 
@@ -83,8 +89,34 @@ class Builder:
         for node in graph.nodes:
             for name in node.inputs:
                 self.readers[name].append(node)
+        inside = (each for node in graph.nodes for each in node.attributes.values() if isinstance(each, np.ndarray))
+        self._numbers = sum(each.size for each in (*graph.constants.values(), *inside))
+        self._channels = self._computed = 0
         self._input_levels: Levels | None = None
         self._padded: dict[tuple[str, int], Tensor] = {}
+
+    # ---- what a file may take ------------------------------------------------------------------------------------
+
+    def spend(self, node: Node, *, channels: int = 0, computed: int = 0) -> None:
+        """Count the channels of what a node made, or the elements of a constant that it computed.
+
+        Time is proportional to the former and memory to the latter. Both may be as many as the file's own numbers call
+        for, and no more: a small file cannot claim much.
+        """
+        self._channels += channels
+        self._computed += computed
+        most = MAX_CHANNELS + 4 * self._numbers
+        if self._channels > most:
+            raise UnsupportedModelError(
+                f"{node.label} must not be behind more than {most} channels, with the {self._numbers} numbers that the "
+                "file holds"
+            )
+        most = MAX_COMPUTED + 16 * self._numbers
+        if self._computed > most:
+            raise UnsupportedModelError(
+                f"{node.label} must not make more than {most} elements of constants, with the {self._numbers} numbers "
+                "that the file holds"
+            )
 
     # ---- what a node reads ---------------------------------------------------------------------------------------
 

@@ -47,8 +47,8 @@ class Constant:
         return Constant(*(None if each is None else move(each) for each in arrays))  # type: ignore[arg-type]
 
 
-def compute(node: Node, inputs: list[Constant]) -> Constant:
-    """What a node makes of constants.
+def compute(node: Node, inputs: list[Constant], spend: Callable[..., None]) -> Constant:
+    """What a node makes of constants; ``spend(node, computed=...)`` is told before how many elements it may be.
 
     Raises
     ------
@@ -56,9 +56,9 @@ def compute(node: Node, inputs: list[Constant]) -> Constant:
         If it cannot be computed, or would be larger than any constant may be.
     """
     try:
+        spend(node, computed=_size(node, inputs))
         if node.operator in _QUANTIZERS:
             return _QUANTIZERS[node.operator](node, inputs)
-        _check_size(node, inputs)
         with np.errstate(all="ignore"):
             if node.operator in _MOVES:
                 others = [each.values for each in inputs[1:]]
@@ -82,17 +82,20 @@ def _rescaled(node: Node, inputs: list[Constant], made: Constant) -> Constant:
     return Constant(made.values, quantized.integers, quantized.scale * factor.values.astype(np.float64))
 
 
-def _check_size(node: Node, inputs: list[Constant]) -> None:
-    """Refuse what would take much more memory than the file."""
+def _size(node: Node, inputs: list[Constant]) -> int:
+    """How many elements a node may make, or the refusal of what no constant may have."""
     shapes = [each.values.shape for each in inputs]
     if node.operator in ("Mul", "Add", "Sub", "Div", "Max", "Min"):
         size = math.prod(np.broadcast_shapes(*shapes))
     elif node.operator == "Gather":
         size = math.prod(shapes[0]) * math.prod(shapes[1])
+    elif node.operator == "Constant":
+        size = 0  # the file's own
     else:
         size = sum(math.prod(shape) for shape in shapes)
     if size > MAX_CONSTANT:
         raise UnsupportedModelError(f"{node.label} must make at most {MAX_CONSTANT} elements, not {size}")
+    return size
 
 
 def _constant_value(node: Node) -> np.ndarray:

@@ -275,7 +275,8 @@ def _node(builder: Builder, node: Node) -> None:
         if name in builder.values or name in builder.constants:
             raise UnsupportedModelError(f"{node.label} makes {name!r}, which is there already")
     if node.operator in CONSTANT_OPERATORS and all(name in builder.constants for name in inputs):
-        builder.constants[node.outputs[0]] = compute(node, [builder.constants[name] for name in inputs])
+        made = compute(node, [builder.constants[name] for name in inputs], builder.spend)
+        builder.constants[node.outputs[0]] = made
         return
     try:
         if node.operator == "Shape":
@@ -296,6 +297,8 @@ def _node(builder: Builder, node: Node) -> None:
         ) from None
     if value.expression is not None and value.expression.size > MAX_RATIONAL_BITS:
         raise UnsupportedModelError(f"{node.label} must not multiply more constants than float64 has digits for")
+    if value.expression is not None:
+        builder.spend(node, channels=value.shape[0])
     builder.values[node.outputs[0]] = value
 
 

@@ -683,6 +683,36 @@ def test_models_without_their_file_have_no_other_data(tmp_path):
     refused(model, r"Constant 'k0' must hold its data: give the file, so that the data beside it is found")
 
 
+# ---- what a small file may claim -------------------------------------------------------------------------------------
+
+
+def test_channels_without_numbers_are_bounded():
+    """Each channel of each tensor takes time; an input may claim thousands, node after node."""
+    maker = Maker((8192, 1, 1), batch=1)
+    maker.quant(4, scale=0.1)
+    for _ in range(100):
+        maker.node("Mul", maker.last, maker.constant(1.5))
+        maker.node("Relu")
+    most = r"must not be behind more than 65\d+ channels, with the \d+ numbers that the file holds"
+    refused(plain(maker), rf"Node '\w+_\d+' \(\w+\) {most}")
+
+
+def test_computed_constants_are_bounded():
+    """Small constants whose products are large, many times over."""
+    maker = started()
+    source = maker.last
+    column, row = maker.constant(np.ones((1 << 10, 1))), maker.constant(np.ones((1, 1 << 10)))
+    last = maker.node("Mul", column, row)
+    for _ in range(100):
+        last = maker.node("Mul", last, maker.node("Mul", column, row))
+    maker.node("Mul", source, last)
+    tracemalloc.start()
+    most = r"must not make more than \d+ elements of constants, with the 2\d+ numbers that the file holds"
+    refused(plain(maker), rf"Node 'Mul_\d+' \(Mul\) {most}")
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()
+
+
 # ---- truncated and changed files -------------------------------------------------------------------------------------
 
 

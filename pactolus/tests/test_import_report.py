@@ -48,7 +48,7 @@ def test_matrix(folder, tmp_path):
 
     text = (tmp_path / "m.md").read_text()
     assert text.startswith("# Import matrix\n\n    pactolus report imports ")
-    assert "6 files: 2 differs, 2 exact, 2 refused." in text
+    assert "6 files: 2 exact, 2 differ, 2 refused. " in text and ", and 0 differ without a reason." in text
     assert (
         "| `inside/per_channel.onnx` | BatchNormalization×2, Conv×2, Flatten, Gemm, Quant×6, Relu×2 | 4 | 8, 4 |"
         in text
