@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import re
+import sys
 
 import onnx
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from golden.onnx_import import convert
 from pactolus import import_fuzz
-from pactolus.tests.test_cli import pactolus
+from pactolus.tests.test_cli import pactolus, sentence
 
 IMPORTER = "import golden.onnx_import as g, sys, os, time; "
 
@@ -93,6 +94,12 @@ def test_sentences_of_two_lines_are_found(tmp_path, monkeypatch):
     monkeypatch.setattr("golden.onnx_import.load", load)
     with pytest.raises(AssertionError, match="must be one line"):
         import_fuzz.outcome(tmp_path / "a.onnx")
+
+
+def test_without_atheris_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    text = sentence("fuzz-import", "--guided", "--count", 3, "-o", tmp_path)
+    assert text == "Package atheris must be there for this command: pip install 'pactolus[fuzz]'"
 
 
 def test_count(tmp_path):
