@@ -491,7 +491,7 @@ def _rows(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Outcomes of all seeds; a worker that dies is one, and another goes on behind it."""
     first, last = request["first"], request["last"]
     while first < last:
-        command = [sys.executable, "-c", WORKER, json.dumps(request | {"first": first})]
+        command = [sys.executable, "-W", "error::RuntimeWarning", "-c", WORKER, json.dumps(request | {"first": first})]
         root = str(Path(__file__).parents[1])
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,

@@ -33,8 +33,8 @@ from golden.requantize import Rounding
 
 __all__ = ["Builder"]
 
-MAX_CHANNELS = 1 << 16
-"""Channels of all tensors together, and four more for each number that the file holds."""
+MAX_CHANNELS = 1 << 14
+"""Channels of all tensors that nodes read together, and four more for each number that the file holds."""
 
 MAX_COMPUTED = 1 << 22
 """Elements of computed constants, and 16 more for each number that the file holds."""
@@ -98,7 +98,7 @@ class Builder:
     # ---- what a file may take ------------------------------------------------------------------------------------
 
     def spend(self, node: Node, *, channels: int = 0, computed: int = 0) -> None:
-        """Count the channels of what a node made, or the elements of a constant that it computed.
+        """Count the channels of what a node reads, or the elements of a constant that it computed.
 
         Time is proportional to the former and memory to the latter. Both may be as many as the file's own numbers call
         for, and no more: a small file cannot claim much.
@@ -108,8 +108,8 @@ class Builder:
         most = MAX_CHANNELS + 4 * self._numbers
         if self._channels > most:
             raise UnsupportedModelError(
-                f"{node.label} must not be behind more than {most} channels, with the {self._numbers} numbers that the "
-                "file holds"
+                f"{node.label} must not bring the channels that nodes read to more than {most}, with the "
+                f"{self._numbers} numbers that the file holds"
             )
         most = MAX_COMPUTED + 16 * self._numbers
         if self._computed > most:

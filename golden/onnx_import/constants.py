@@ -164,7 +164,7 @@ def _quantized(node: Node, values: np.ndarray, levels: Levels) -> Constant:
 
 def _dequantized(node: Node, integers: np.ndarray, levels: Levels) -> Constant:
     zero_point = levels.zero_point
-    if not np.array_equal(zero_point, np.rint(zero_point)) or np.abs(zero_point).max() >= 1 << 31:
+    if not np.array_equal(zero_point, np.rint(zero_point)):
         raise UnsupportedModelError(f"{node.label} must have an integer as the zero point of a constant")
     difference = integers.astype(np.int64) - zero_point.astype(np.int64)
     scale = np.broadcast_to(levels.scale.astype(np.float64), difference.shape)

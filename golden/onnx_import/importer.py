@@ -286,6 +286,8 @@ def _node(builder: Builder, node: Node) -> None:
             return
         if function is None:
             raise UnsupportedModelError(f"{node.label} must compute a constant")
+        read = (builder.values[name] for name in inputs if name in builder.values)
+        builder.spend(node, channels=sum(each.shape[0] for each in read if each.expression is not None))
         value = function(builder, node)
     except InexactError as error:
         raise UnsupportedModelError(f"{node.label} {str(error).format(name=node.inputs[0])}") from None
@@ -297,8 +299,6 @@ def _node(builder: Builder, node: Node) -> None:
         ) from None
     if value.expression is not None and value.expression.size > MAX_RATIONAL_BITS:
         raise UnsupportedModelError(f"{node.label} must not multiply more constants than float64 has digits for")
-    if value.expression is not None:
-        builder.spend(node, channels=value.shape[0])
     builder.values[node.outputs[0]] = value
 
 

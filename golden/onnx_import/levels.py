@@ -74,7 +74,8 @@ class Levels:
             return np.where(x >= 0, 1, -1).astype(np.int64)
         if self.thresholds is not None:
             return np.searchsorted(self.thresholds.astype(np.float32), x.astype(np.float32), side="right")
-        scaled = x.astype(np.float32) / self.scale.astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is beyond the last level
+            scaled = x.astype(np.float32) / self.scale.astype(np.float32)
         if self.added_first:
             scaled = scaled + self.zero_point.astype(np.float32)
         rounded = np.clip(ROUNDED[self.rounding](scaled), -(2.0**40), 2.0**40).astype(np.int64)
@@ -111,6 +112,9 @@ def quant_levels(node: Node, read: Reader) -> Levels:
     bits = integer(read(3, "its bit width"), f"{node.label}: its bit width", 1, MAX_BITS)
     if zero_point.dtype.kind not in "iuf" or not np.isfinite(zero_point).all():
         raise UnsupportedModelError(f"{node.label} must have finite numbers as its zero point")
+    largest = np.abs(zero_point.astype(np.float64)).max(initial=0.0)
+    if largest >= 1 << 31:
+        raise UnsupportedModelError(f"{node.label} must have a zero point between -2**31 and 2**31, not {largest:g}")
     signed, narrow = node.integer("signed", 1), node.integer("narrow", 0)
     mode = node.attributes.get("rounding_mode", "ROUND")
     if not isinstance(mode, str) or mode.upper() not in ROUNDINGS:
