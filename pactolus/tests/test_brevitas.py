@@ -25,8 +25,6 @@ IMAGES = 120
 FORMS = (
     ("plain-w4a4", "qonnx"),
     ("plain-w4a4", "qcdq"),
-    ("plain-w4a4-bias", "qcdq"),
-    ("plain-w2a2", "qonnx"),
     ("residual-w4a4", "qonnx"),
     ("residual-w4a4", "qcdq"),
     ("binary", "qonnx"),
@@ -34,6 +32,8 @@ FORMS = (
 )
 MORE = (
     ("plain-w4a4-bias", "qonnx"),
+    ("plain-w4a4-bias", "qcdq"),
+    ("plain-w2a2", "qonnx"),
     ("plain-w2a2", "qcdq"),
     ("plain-w8a8", "qonnx"),
     ("plain-w8a8", "qcdq"),
@@ -46,7 +46,7 @@ ACCURACY = 50.0
 
 @functools.cache
 def model(name):
-    return brevitas_models.trained(name, epochs=3)
+    return brevitas_models.trained(name, epochs=2)
 
 
 @functools.cache
