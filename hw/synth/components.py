@@ -9,7 +9,7 @@ from typing import Any
 from amaranth.lib import wiring
 
 from hw.config import DIGIT_WIDTHS, checked_digit_bits, checked_integer
-from hw.dot_product import Form, best_form, checked_pipeline
+from hw.dot_product import MAX_PIPELINE, Form, best_form, checked_pipeline
 from hw.mac_array import MacArray
 from hw.pact_unit import PactUnit
 from hw.synth import baselines
@@ -69,6 +69,7 @@ class Series:
 
 SERIES = {
     "best": Series(title="array, best form", fpga=True),
+    "fast": Series(title="array, two pipeline registers, 1 GHz"),
     "and": Series(title="array of AND products", digit_bits=(2, 16)),
     "nand": Series(title="array of NAND products", everywhere=False),
     "pairs": Series(title="array of pair sums", everywhere=False),
@@ -275,7 +276,7 @@ def series(
         lanes=lanes,
         accumulator_bits=WIDE_ACCUMULATOR_BITS if name == "wide" else None,
         form=Form(name) if name in set(Form) else None,
-        pipeline=0 if name == "unpipelined" else None,
+        pipeline={"unpipelined": 0, "fast": MAX_PIPELINE}.get(name),
         plain=name in ("plain", "booth"),
         series=name,
         booth=name != "plain",

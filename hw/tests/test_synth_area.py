@@ -44,7 +44,7 @@ def row(name, d, per_mac, *, rows=2, lanes=2, weights=0.0, clock=10.0, **others)
 
 ROWS = [
     row("best", 2, 10.0, weights=8.0),
-    row("best", 2, 12.0, clock=1.0),
+    row("fast", 2, 12.0, clock=1.0),
     row("best", 8, 200.0, weights=400.0),
     row("best", 16, 1000.0, weights=400.0),
     row("wide", 2, 20.0, weights=8.0),
@@ -67,7 +67,7 @@ def test_ratios():
     assert best.ratio_to_16_with_weights == round((1000 + 100) / (10 + 2), 4)
     assert (best.plain_ratio, best.booth_ratio, best.signed_mac_ratio) == (2.5, None, None)
     assert (best.passes, best.pass_ratio) == (None, None)
-    fast = found["best", 2, 1.0]
+    fast = found["fast", 2, 1.0]
     assert (fast.ratio_to_16, fast.plain_ratio) == (None, None)  # nothing else was mapped for that clock
     eight = found["best", 8, 10.0]
     assert (eight.ratio_to_16, eight.booth_ratio, eight.signed_mac_ratio) == (5.0, 1.5, 3.0)
@@ -119,8 +119,9 @@ def test_jobs(monkeypatch):
     mini = area.jobs(resolve())
     assert {job.subject.series for job in mini} == {name for name, known in SERIES.items() if known.everywhere}
     clocks = [(job.subject.digit_bits, job.clock_ns) for job in mini if job.subject.series == "best"]
-    assert clocks[:3] == [(1, 10.0), (1, 2.0), (1, 1.0)]
-    assert {job.clock_ns for job in mini if job.subject.series != "best"} == {10.0}
+    assert clocks[:3] == [(1, 10.0), (1, 2.0), (2, 10.0)]
+    assert {(job.subject.pipeline, job.clock_ns) for job in mini if job.subject.series == "fast"} == {(2, 1.0)}
+    assert {job.clock_ns for job in mini if job.subject.series not in ("best", "fast")} == {10.0}
     monkeypatch.setattr(area, "REFERENCE", "mini")
     reference = area.jobs(resolve(), digit_bits=[2])
     assert {job.subject.series for job in reference} >= {"nand", "pairs", "wide"}
@@ -177,7 +178,7 @@ def test_goes_on_after_a_kill(tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     finished = {path: path.stat().st_mtime_ns for path in build.glob("*/result.json")}
-    assert 2 <= len(finished) < 8
+    assert 2 <= len(finished) < 6
     assert not (tmp_path / "killed").exists()
 
     output = io.StringIO()
@@ -186,7 +187,7 @@ def test_goes_on_after_a_kill(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     (rows,) = results.values()
     assert [(r.series, r.digit_bits, r.clock_ns) for r in rows] == [
-        *(("best", d, clock) for d in (2, 4) for clock in (10.0, 2.0, 1.0)), ("mac", 2, 10.0), ("mac", 4, 10.0),
+        *(("best", d, clock) for d in (2, 4) for clock in (10.0, 2.0)), ("mac", 2, 10.0), ("mac", 4, 10.0),
     ]  # fmt: skip
     assert all(r.area_um2 > 0 for r in rows)
     text = (tmp_path / "reports" / "arrays-mini.csv").read_text()
