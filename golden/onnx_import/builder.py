@@ -384,6 +384,8 @@ class Builder:
             raise UnsupportedModelError(
                 f"{node.label} must read what is padded with one of its values, not {float(value.fill):g}"
             )
+        # What is around it is among the codes that the layer reads, though the tensor may never take it.
+        code = dataclasses.replace(code, low=min(code.low, wanted), high=max(code.high, wanted))
         if wanted == code.tensor.zero_point:
             return code
         name = f"{code.tensor.name}.padded"

@@ -372,6 +372,19 @@ def test_padding_with_another_number():
     assert [t.name for t in result.network.tensors if t.name.endswith(".padded")] == ["x.padded", "t8.padded"]
 
 
+def test_padding_beyond_what_the_tensor_takes():
+    """Codes 0..8 padded with 15: constants that are solved must hold for the sums with it too."""
+    for seed in range(5):
+        maker = OnnxMaker((2, 4, 4), seed=seed)
+        maker.node("Pad", pads=[0, 0, 2, 2, 0, 0, 2, 2], value=15.0)
+        maker.conv(maker.weights(3, 2, 3, 3, low=1, high=7))
+        maker.node("Mul", maker.last, maker.constant(maker.rng.integers(3, 90, (3, 1, 1))))
+        maker.node("Div", maker.last, maker.constant(977.0))
+        maker.node("Floor")
+        maker.clip(0, 255)
+        imported(maker, input_range=(0, 8))
+
+
 # ---- averages, ends and shapes -------------------------------------------------------------------------------------
 
 
