@@ -28,7 +28,7 @@ from fractions import Fraction
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from golden.affine import Exact
 from golden.execute import accumulate, execute
@@ -121,7 +121,7 @@ def _run_standard(model: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
     _strip(opened)
-    known = {each.name for each in opened.graph.output}
+    known = {each.name for each in opened.graph.output} | _without_numpy(model)
     made = [name for node in opened.graph.node for name in node.output if name]
     opened.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in made if name not in known)
     session = _session(opened)
@@ -133,6 +133,13 @@ def _run_standard(model: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray
     values = _joined(pieces, _fixed(model), batch or len(x))
     values |= {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     return values | {source: x}
+
+
+def _without_numpy(model: onnx.ModelProto) -> set[str]:
+    """Names of tensors of 4 bits, which ONNX Runtime computes but does not hand over."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    types = (TensorProto.INT4, TensorProto.UINT4)
+    return {each.name for each in inferred if each.type.tensor_type.elem_type in types}
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -177,9 +177,8 @@ def _quantize_linear(node: Node, inputs: list[Constant]) -> Constant:
     values = inputs[0].values
     _check_numbers(node, values)
     levels = linear_levels(node, lambda i, what: _given(node, inputs, i, what), values.ndim)
-    given = inputs[2].values.dtype if len(inputs) > 2 else np.dtype(np.uint8)
     np.broadcast_shapes(levels.scale.shape, values.shape)
-    return Constant(levels.quantize(values).astype(given))
+    return Constant(levels.quantize(values))
 
 
 def _dequantize_linear(node: Node, inputs: list[Constant]) -> Constant:

@@ -18,10 +18,26 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
-__all__ = ["MAX_CONSTANT", "QUANTIZERS", "Graph", "Node", "UnsupportedModelError", "integer", "integers", "read"]
+__all__ = [
+    "MAX_CONSTANT",
+    "QUANTIZERS",
+    "SMALL_TYPES",
+    "Graph",
+    "Node",
+    "UnsupportedModelError",
+    "integer",
+    "integers",
+    "read",
+    "type_bits",
+]
 
 MAX_CONSTANT = 1 << 26
 """Elements of a constant, given or computed."""
+
+SMALL_TYPES: dict[str, np.dtype[Any]] = {
+    f"{name}{bits}": np.dtype(f"{name}8", metadata={"bits": bits}) for name in ("int", "uint") for bits in (2, 4)
+}
+"""Types of 2 and 4 bits by ONNX's name: bytes that know their bits (:func:`type_bits`)."""
 
 MAX_NODES = 1 << 16
 
@@ -152,6 +168,13 @@ def graph(model: onnx.ModelProto) -> Graph:
         raise UnsupportedModelError(f"Model must have no functions of its own, not {model.functions[0].name!r}")
     if source.sparse_initializer:
         raise UnsupportedModelError("Model must have no sparse constants")
+    nodes = source.node
+    texts = [each.name for each in (*source.initializer, *source.input, *source.output, *nodes)]
+    texts += [x for node in nodes for x in (node.op_type, node.domain, *node.input, *node.output)]
+    texts += [attribute.name for node in nodes for attribute in node.attribute]
+    # What is not UTF-8 comes out of protobuf as bytes.
+    if not all(isinstance(text, str) for text in texts):
+        raise UnsupportedModelError("Model must have names that are text")
     constants = {each.name: array(each, f"Constant {each.name!r}") for each in source.initializer}
     given = [each for each in source.input if each.name not in constants]
     if len(given) != 1:
@@ -186,16 +209,25 @@ def array(tensor: onnx.TensorProto, what: str) -> np.ndarray:
         raise UnsupportedModelError(f"{what} must hold its data: give the file, so that the data beside it is found")
     if count < 0 or min(tensor.dims, default=0) < 0 or count > MAX_CONSTANT:
         raise UnsupportedModelError(f"{what} must have at most {MAX_CONSTANT} elements, not {tuple(tensor.dims)}")
-    if dtype.kind not in "iufb" or dtype.itemsize > 8:
+    small = SMALL_TYPES.get(dtype.name)
+    if small is None and (dtype.kind not in "iufb" or dtype.itemsize > 8):
         raise UnsupportedModelError(f"{what} must hold numbers, not {dtype.name}")
-    if tensor.HasField("raw_data") and len(tensor.raw_data) != count * dtype.itemsize:
+    size = -(-count * type_bits(small or dtype) // 8)
+    if tensor.HasField("raw_data") and len(tensor.raw_data) != size:
         raise UnsupportedModelError(
-            f"{what} must have {count * dtype.itemsize} bytes for {tuple(tensor.dims)}, not {len(tensor.raw_data)}"
+            f"{what} must have {size} bytes for {tuple(tensor.dims)}, not {len(tensor.raw_data)}"
         )
     try:
-        return numpy_helper.to_array(tensor)
+        found = numpy_helper.to_array(tensor)
+        return found if small is None else found.astype(np.int8 if small.kind == "i" else np.uint8).astype(small)
     except Exception as error:  # whatever a malformed tensor brings about
         raise UnsupportedModelError(f"{what} must be a tensor of {tuple(tensor.dims)}: {error}") from None
+
+
+def type_bits(dtype: np.dtype[Any]) -> int:
+    """Bits of a number of a constant's type; fewer than numpy's for :data:`SMALL_TYPES`."""
+    known: Any = dtype.metadata or {}
+    return int(known.get("bits", 8 * dtype.itemsize))
 
 
 def integer(value: np.ndarray, what: str, low: int, high: int) -> int:

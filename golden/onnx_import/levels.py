@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import onnx
 
-from golden.onnx_import.graph import Node, UnsupportedModelError, integer
+from golden.onnx_import.graph import SMALL_TYPES, Node, UnsupportedModelError, integer, type_bits
 from golden.requantize import Rounding
 
 __all__ = ["Levels", "linear_levels", "quant_levels"]
@@ -134,13 +136,13 @@ def quant_levels(node: Node, read: Reader) -> Levels:
 def linear_levels(node: Node, read: Reader, rank: int, *, axis: int = 1) -> Levels:
     """The levels of a QuantizeLinear or DequantizeLinear of a tensor with ``rank`` axes, the batch included.
 
-    Its ``low`` and ``high`` are those of the zero point's type, uint8 where there is none.
+    Its ``low`` and ``high`` are those of the zero point's type, where there is none of ``output_dtype`` or uint8.
     """
     if node.attributes.get("block_size", 0):
         raise UnsupportedModelError(f"{node.label} must have one scale for a tensor or channel, not blocks")
     scale = _scale(node, read(1, "its scale"))
     given = len(node.inputs) > 2 and node.inputs[2]
-    zero_point = np.atleast_1d(read(2, "its zero point")) if given else np.zeros(1, np.uint8)
+    zero_point = np.atleast_1d(read(2, "its zero point")) if given else np.zeros(1, _made_type(node))
     if zero_point.dtype.kind not in "iu" or (node.operator == "QuantizeLinear" and zero_point.dtype.itemsize > 2):
         raise UnsupportedModelError(f"{node.label} must make integers of 8 or 16 bits, not {zero_point.dtype.name}")
     axis = node.integer("axis", axis)
@@ -151,8 +153,21 @@ def linear_levels(node: Node, read: Reader, rank: int, *, axis: int = 1) -> Leve
         shape[axis] = -1
         scale = scale.reshape(shape)
         zero_point = zero_point.reshape(shape) if zero_point.size > 1 else zero_point
-    limits = np.iinfo(zero_point.dtype)
-    return Levels(scale, zero_point, int(limits.min), int(limits.max))
+    bits = type_bits(zero_point.dtype)
+    low, high = (0, (1 << bits) - 1) if zero_point.dtype.kind == "u" else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    return Levels(scale, zero_point, low, high)
+
+
+def _made_type(node: Node) -> np.dtype[Any]:
+    """What a QuantizeLinear without a zero point makes: its ``output_dtype``, uint8 if there is none."""
+    kind = node.integer("output_dtype", 0)
+    if kind == 0:
+        return np.dtype(np.uint8)
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+    except KeyError:
+        raise UnsupportedModelError(f"{node.label} must make a known type, not {kind}") from None
+    return SMALL_TYPES.get(dtype.name, dtype)
 
 
 def _scale(node: Node, scale: np.ndarray) -> np.ndarray:

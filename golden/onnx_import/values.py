@@ -91,7 +91,8 @@ def integer_weights(node: Node, constant: Constant, axis: int) -> tuple[np.ndarr
     values, scale = constant.values, constant.scale
     if constant.integers is None or scale is None:
         finite = values.dtype.kind in "iuf" and values.size and np.isfinite(values).all()
-        if not finite or not np.array_equal(values, np.rint(values)) or np.abs(values).max() >= 1 << 31:
+        whole = finite and np.array_equal(values, np.rint(values))
+        if not whole or np.abs(values.astype(np.float64)).max() >= 1 << 31:
             raise UnsupportedModelError(f"{node.label} must have integer weights, or such as a quantizer makes")
         return values.astype(np.int64), rationals(np.ones(values.shape[axis], np.int64))
     if not values.size:

@@ -186,7 +186,7 @@ class Maker:
         information = helper.make_tensor_value_info(self.last, dtype, None)
         made = helper.make_graph(self.nodes, "graph", [self.input], [information], self.initializers)
         opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
-        model = helper.make_model(made, opset_imports=opsets, ir_version=8)
+        model = helper.make_model(made, opset_imports=opsets, ir_version=8 if self.opset < 21 else 10)
         if domains:
             shaped = ModelWrapper(model).transform(InferShapes()).model
             shaped.ir_version = 8
@@ -855,6 +855,37 @@ def qcdq_zero_points(seed=0):
     maker.node("Conv", source, weights)
     _quantize(maker, 0.01, 12, np.int8)
     return Graph(maker.model(domains=()), low=-1.2, high=1.8)
+
+
+def _four_bits(maker, values, name, kind):
+    """A constant of ONNX's own 4-bit types, two to a byte."""
+    values = np.asarray(values)
+    maker.initializers.append(helper.make_tensor(name, kind, values.shape, values.ravel().tolist()))
+    return name
+
+
+@graph
+def qcdq_four_bit_types(seed=0):
+    """INT4 weights and UINT4 activations of opset 21, and an output_dtype without a zero point."""
+    maker = Maker((3, 7, 7), seed=seed, opset=21)
+    rng = maker.rng
+    scale = maker.constant(1 / 127)
+    maker.node("QuantizeLinear", maker.last, scale, output_dtype=TensorProto.INT8)
+    source = maker.node("DequantizeLinear", maker.last, scale)
+    weights = _four_bits(maker, rng.integers(-8, 8, (6, 3, 3, 3)), "w", TensorProto.INT4)
+    scales = maker.constant(rng.uniform(0.03, 0.06, 6))
+    zeros = _four_bits(maker, np.zeros(6, np.int64), "z", TensorProto.INT4)
+    weights = maker.node("DequantizeLinear", weights, scales, zeros, axis=0)
+    maker.node("Conv", source, weights, pads=[1, 1, 1, 1])
+    scale, zero = maker.constant(0.11), _four_bits(maker, 3, "u", TensorProto.UINT4)
+    maker.node("QuantizeLinear", maker.last, scale, zero)
+    source = maker.node("DequantizeLinear", maker.last, scale, zero)
+    weights = _four_bits(maker, rng.integers(-8, 8, (4, 6, 3, 3)), "v", TensorProto.INT4)
+    maker.node("Conv", source, maker.node("DequantizeLinear", weights, maker.constant(0.07)))
+    scale = maker.constant(0.9)
+    maker.node("QuantizeLinear", maker.last, scale, output_dtype=TensorProto.INT4)
+    maker.node("DequantizeLinear", maker.last, scale)
+    return Graph(maker.model(domains=()))
 
 
 def _float_model(seed):

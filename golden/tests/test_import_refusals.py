@@ -750,6 +750,34 @@ def test_names_of_any_kind():
         assert len({operation.name for operation in result.network.operations}) == len(result.network.operations)
 
 
+def test_names_that_are_no_text(tmp_path):
+    """Bytes that are not UTF-8, which protobuf hands over as bytes."""
+    data = valid().SerializeToString()
+    for name in (b"Conv_2", b"Quant_0", b"t5", b"k3", b"signed"):
+        assert name in data
+        (tmp_path / "a.onnx").write_bytes(data.replace(name, b"\xff" * len(name)))
+        with pytest.raises(
+            UnsupportedModelError, match=r"^(Model must have names that are text|File .* an ONNX model.*)$"
+        ):
+            load(tmp_path / "a.onnx")
+
+
+def test_four_bit_constants_of_too_few_bytes():
+    model = GRAPHS["qcdq_four_bit_types"]().model
+    tensor = next(each for each in model.graph.initializer if each.name == "w")
+    tensor.ClearField("int32_data")
+    tensor.raw_data = bytes(80)
+    refused(model, r"Constant 'w' must have 81 bytes for \(6, 3, 3, 3\), not 80")
+
+
+def test_types_that_nothing_makes():
+    model = GRAPHS["qcdq_four_bit_types"]().model
+    next(each for each in model.graph.node[0].attribute if each.name == "output_dtype").i = 99
+    refused(model, r"Node 'QuantizeLinear_0' \(QuantizeLinear\) must make a known type, not 99")
+    next(each for each in model.graph.node[0].attribute if each.name == "output_dtype").i = TensorProto.FLOAT
+    refused(model, r"Node 'QuantizeLinear_0' \(QuantizeLinear\) must make integers of 8 or 16 bits, not float32")
+
+
 def test_deep_graphs_are_no_recursion():
     """Thousands of nodes in a row."""
     maker = started()

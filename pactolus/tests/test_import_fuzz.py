@@ -59,7 +59,7 @@ def test_many_files_are_imported_or_refused(seed, tmp_path):
         ("raise KeyError('inside')", "KeyError: 'inside'"),
         ("raise ValueError('a mistake of ours')", "ValueError: a mistake of ours"),
         ("bytearray(8 << 30)", "MemoryError: "),
-        ("time.sleep(60)", "TimeoutError: more than 1 seconds"),
+        ("any(False for _ in iter(int, 1))", "TimeoutError: more than 1 seconds"),
         ("os._exit(3)", "the process ended with 3"),
     ],
 )
