@@ -144,7 +144,7 @@ def linear_levels(node: Node, read: Reader, rank: int, *, axis: int = 1) -> Leve
     given = len(node.inputs) > 2 and node.inputs[2]
     zero_point = np.atleast_1d(read(2, "its zero point")) if given else np.zeros(1, _made_type(node))
     if zero_point.dtype.kind not in "iu" or (node.operator == "QuantizeLinear" and zero_point.dtype.itemsize > 2):
-        raise UnsupportedModelError(f"{node.label} must make integers of 8 or 16 bits, not {zero_point.dtype.name}")
+        raise UnsupportedModelError(f"{node.label} must make integers of at most 16 bits, not {zero_point.dtype.name}")
     axis = node.integer("axis", axis)
     if scale.size > 1:
         if scale.ndim != 1 or not -rank <= axis < rank or zero_point.size not in (1, scale.size):
