@@ -13,8 +13,9 @@ one, and explains it by exact arithmetic (:class:`golden.affine.Exact`):
 The bound of float32's error. A number that is made of others by +, -, × and ÷ with constants, each of them going
 through at most n roundings of relative error u = 2**-24, differs from its exact value by at most n·u/(1 - n·u) times
 the same expression of absolute values (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., section 3.1).
-That holds for sums in any order and with fused multiplications; clips and maxima are no further apart than what they
-read. :class:`_Magnitudes` computes n and the expression of absolute values, node by node.
+That holds for sums in any order and with fused multiplications, as ONNX Runtime's and numpy's kernels compute them;
+clips and maxima are no further apart than what they read. :class:`_Magnitudes` computes n and the expression of
+absolute values, node by node.
 """
 
 from __future__ import annotations
