@@ -40,8 +40,8 @@ MORE = (
     ("signed", "qonnx"),
 )
 """What make test-slow does besides. Brevitas has no binary quantizers in QCDQ."""
-ACCURACY = 50.0
-"""Percent of the test images at least, of models trained for a few seconds: an import of something else has 10."""
+ACCURACY = 25.0
+"""Percent of the test images at least, of models trained for a second on whatever machine: chance has 10."""
 
 
 @functools.cache
