@@ -380,7 +380,10 @@ class Exact:
 
     def code(self, channel: int, acc: int, skip: int = 0) -> int:
         """The code that the file's own arithmetic gives where nothing but the quantizer rounds."""
-        value = self.value(channel, acc, skip)
+        return self.quantized(channel, self.value(channel, acc, skip))
+
+    def quantized(self, channel: int, value: Fraction) -> int:
+        """The code of a number."""
         if self.levels is not None:
             return sum(value >= level for level in self.levels[channel])
         return min(max(self.rounding.round(value) - self.first, 0), (1 << self.bits) - 1)

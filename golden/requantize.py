@@ -28,6 +28,7 @@ __all__ = [
     "count_thresholds",
     "fit",
     "fold",
+    "norm_gain",
     "requantize",
     "solve",
     "solve_channels",
@@ -171,7 +172,7 @@ def fold(
         If a result is not finite, which names the first channel.
     """
     f64 = np.float64
-    gain = np.asarray(gamma, f64) / np.sqrt(np.asarray(variance, f64) + f64(epsilon))
+    gain = norm_gain(gamma, variance, epsilon)
     step = np.asarray(output_scale, f64)
     slope = (gain * (np.asarray(weight_scale, f64) * f64(input_scale))) / step
     offset = (np.asarray(beta, f64) + gain * (np.asarray(bias, f64) - np.asarray(mean, f64))) / step + f64(
@@ -182,6 +183,11 @@ def fold(
     if bad.any():
         raise ValueError(f"Slope and offset must be finite, not so in channel {int(np.argmax(bad.ravel()))}")
     return slope.copy(), offset.copy()
+
+
+def norm_gain(gamma: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray:
+    """What a batch norm multiplies by, ``gamma / sqrt(variance + epsilon)``, as float64."""
+    return np.asarray(gamma, np.float64) / np.sqrt(np.asarray(variance, np.float64) + np.float64(epsilon))
 
 
 def thresholds(
@@ -271,9 +277,15 @@ def solve(
         rounding, offset = Rounding.HALF_UP, offset - Fraction(1, 2)
     if rounding is Rounding.HALF_UP:
         offset, first = offset - first, 0
-    else:
-        return _solve_ties(slope, offset, bits, lo, hi, skip_slope, skip_bits, rounding, first, limits)
-    problem = _Problem.of(slope, offset, bits, lo, hi, skip_slope, skip_bits)
+    problem = _Problem.of(slope, offset, bits, lo, hi, skip_slope, skip_bits, rounding, first)
+    if rounding is not Rounding.HALF_UP:
+        exact = _through_ties(problem, slope, skip_slope, limits)
+        if exact is not None:
+            return exact
+        near = solve(slope, offset, bits, lo, hi, skip_slope=skip_slope, skip_bits=skip_bits, first=first,
+                     limits=limits)  # fmt: skip
+        mismatches = problem.mismatches(near.multiplier, near.skip_multiplier, near.bias, near.shift)
+        return replace(near, mismatches=mismatches)
     constant = problem.constants(0, 0, Fraction(0))
     if constant is not None and constant[0] == 0 and _fits(constant[1], limits.bias_bits):
         return Solution(0, *constant, 0)
@@ -300,32 +312,18 @@ def solve(
     return Solution(*widest, mismatches=problem.mismatches(*widest))
 
 
-def _solve_ties(
-    slope: Fraction,
-    offset: Fraction,
-    bits: int,
-    lo: int,
-    hi: int,
-    skip_slope: Fraction,
-    skip_bits: int,
-    rounding: Rounding,
-    first: int,
-    limits: Widths,
-) -> Solution:
-    """:func:`solve` where a tie's side differs from level to level; without a solution that of rounding half up."""
-    problem = _Problem.of(slope, offset, bits, lo, hi, skip_slope, skip_bits, rounding, first)
-    possible = problem.levels.size > MAX_TIE_LEVELS or np.less_equal(*problem.multipliers(MAX_TIE_SHIFT))
-    for shift in range(min(limits.max_shift, MAX_TIE_SHIFT) + 1) if possible else ():
+def _through_ties(problem: _Problem, slope: Fraction, skip_slope: Fraction, limits: Widths) -> Solution | None:
+    """Constants where a tie's side differs from level to level, if there are any."""
+    skips = len(problem.skips) > 1
+    if problem.levels.size <= MAX_TIE_LEVELS and not np.less_equal(*problem.multipliers(MAX_TIE_SHIFT)):
+        return None
+    for shift in range(min(limits.max_shift, MAX_TIE_SHIFT) + 1):
         neighbours = _neighbours(slope, shift)
-        for m in range(max(neighbours[0] - 1, 0), neighbours[-1] + 2) if skip_bits else neighbours:
+        for m in range(max(neighbours[0] - 1, 0), neighbours[-1] + 2) if skips else neighbours:
             found = problem.constants(m, shift, skip_slope)
             if found is not None and _within(limits, m, *found):
                 return Solution(m, *found, shift)
-    found_anyhow = _fit(problem, limits) if possible and not skip_bits else None
-    if found_anyhow is not None:
-        return found_anyhow
-    even = solve(slope, offset, bits, lo, hi, skip_slope=skip_slope, skip_bits=skip_bits, first=first, limits=limits)
-    return replace(even, mismatches=problem.mismatches(even.multiplier, even.skip_multiplier, even.bias, even.shift))
+    return None if skips else _fit(problem, limits)
 
 
 def fit(thresholds: Sequence[int], lo: int, hi: int, *, limits: Widths = INT64) -> Solution | None:

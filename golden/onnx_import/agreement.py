@@ -553,12 +553,12 @@ class _Comparison:
         if error is None:
             return "unexplained", said
         bound = Fraction(float(error[place]))
-        ends = [_code(exact, channel, r + side * bound) for side in (-1, 1)]
+        ends = [exact.quantized(channel, r + side * bound) for side in (-1, 1)]
         if isinstance(operation, Conv2d) and operation.input in self.hidden and (operation.weights == 1).all():
             # The first of two steps is where the file rounds; the second only clips.
             first, acc, skip = self.hidden[operation.input]
             r = first.value(channel, int(acc[place]), 0 if skip is None else int(skip[place]))
-            ends = [exact.code(channel, _code(first, channel, r + side * bound)) for side in (-1, 1)]
+            ends = [exact.code(channel, first.quantized(channel, r + side * bound)) for side in (-1, 1)]
         reason = "ties" if ends[0] <= theirs <= ends[1] else "unexplained"
         return reason, f"{said}; float32's error is at most {float(bound):.2g}"
 
@@ -621,13 +621,6 @@ class _Comparison:
         else:
             differs = (self.result.codes(name, self.theirs[name]) != codes).reshape(ours.shape)
         return int(differs.sum()), int((ours.argmax(1) != theirs.argmax(1)).sum())
-
-
-def _code(exact: Exact, channel: int, value: Fraction) -> int:
-    """The code of a number in the units of ``exact``."""
-    if exact.levels is not None:
-        return sum(value >= level for level in exact.levels[channel])
-    return min(max(exact.rounding.round(value) - exact.first, 0), (1 << exact.bits) - 1)
 
 
 def _value_example(tensor: Tensor, ours: np.ndarray, theirs: np.ndarray, wrong: np.ndarray) -> str:

@@ -15,7 +15,7 @@ from golden.onnx_import.constants import Constant
 from golden.onnx_import.graph import Node, UnsupportedModelError
 from golden.onnx_import.result import Step
 from golden.onnx_import.values import Value
-from golden.requantize import Rounding
+from golden.requantize import Rounding, norm_gain
 
 __all__ = ["OPERATORS", "shift"]
 
@@ -247,7 +247,7 @@ def batch_normalization(builder: Builder, node: Node) -> Value:
     if not np.isfinite(epsilon) or (variance.astype(np.float64) + epsilon <= 0).any():
         raise UnsupportedModelError(f"{node.label} must have positive variances with its epsilon, {epsilon:g}")
     with np.errstate(over="ignore"):
-        gain = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+        gain = norm_gain(gamma, variance, epsilon)
     if not np.isfinite(gain).all():
         raise UnsupportedModelError(f"{node.label} must have a finite gain in every channel")
     scaled = _scale(builder, node, value, rationals(gain), builder.quantized)

@@ -31,7 +31,7 @@ from golden.onnx_import.result import InputForm
 from golden.onnx_import.values import Value, canonical, printable
 from golden.requantize import Rounding
 
-__all__ = ["Builder"]
+__all__ = ["MAX_THRESHOLD_BITS", "Builder"]
 
 MAX_CHANNELS = 1 << 14
 """Channels of all tensors that nodes read together, and four more for each number that the file holds."""
@@ -187,7 +187,7 @@ class Builder:
                 np.array_equal(getattr(levels, each.name), getattr(self._input_levels, each.name))
                 for each in dataclasses.fields(levels)
             )
-            if not same or not self.tensors:
+            if not same:
                 raise UnsupportedModelError(
                     f"{node.label} must be the only quantizer of input {self.graph.input.name!r}"
                 )

@@ -43,8 +43,9 @@ class Constant:
 
     def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> Constant:
         """With every array moved in the same way."""
-        arrays = (self.values, self.integers, self.scale)
-        return Constant(*(None if each is None else move(each) for each in arrays))  # type: ignore[arg-type]
+        if self.integers is None or self.scale is None:
+            return Constant(move(self.values))
+        return Constant(move(self.values), move(self.integers), move(self.scale))
 
 
 def compute(node: Node, inputs: list[Constant], spend: Callable[..., None]) -> Constant:

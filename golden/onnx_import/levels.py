@@ -173,6 +173,6 @@ def _made_type(node: Node) -> np.dtype[Any]:
 def _scale(node: Node, scale: np.ndarray) -> np.ndarray:
     if scale.dtype.kind != "f" or not scale.size or not np.isfinite(scale).all() or not (scale > 0).all():
         raise UnsupportedModelError(f"{node.label} must have positive finite numbers as its scale")
-    if any(math.frexp(x)[1] < -200 for x in (float(scale.min()),)):
+    if math.frexp(float(scale.min()))[1] < -200:
         raise UnsupportedModelError(f"{node.label} must have a scale that float32 holds, not {scale.min()}")
     return np.atleast_1d(scale)

@@ -8,8 +8,8 @@ from fractions import Fraction
 import numpy as np
 
 from golden.affine import Code, Exact, Expression, InexactError, rationals
-from golden.network import MAX_CODE_BITS, Tensor
-from golden.onnx_import.builder import Builder
+from golden.network import Tensor
+from golden.onnx_import.builder import MAX_THRESHOLD_BITS, Builder
 from golden.onnx_import.constants import Constant
 from golden.onnx_import.graph import Node, UnsupportedModelError, integer
 from golden.onnx_import.levels import Levels, linear_levels, quant_levels
@@ -148,9 +148,9 @@ def multi_threshold(builder: Builder, node: Node) -> Value:
     if given.dtype.kind not in "iuf" or given.ndim != 2 or not np.isfinite(given).all():
         raise UnsupportedModelError(f"{node.label} must have finite thresholds (channels, steps), not {given.shape}")
     steps = given.shape[1]
-    if given.shape[0] not in (1, channels) or not 1 <= steps < 1 << MAX_TABLE_BITS:
+    if given.shape[0] not in (1, channels) or not 1 <= steps < 1 << MAX_THRESHOLD_BITS:
         raise UnsupportedModelError(
-            f"{node.label} must have 1 to {(1 << MAX_TABLE_BITS) - 1} thresholds for all or each of {channels} "
+            f"{node.label} must have 1 to {(1 << MAX_THRESHOLD_BITS) - 1} thresholds for all or each of {channels} "
             f"channels, not {given.shape}"
         )
     layout = node.attributes.get("data_layout") or {1: "NC", 2: "NWC", 3: "NCHW"}[len(value.sizes)]
@@ -193,9 +193,6 @@ def multi_threshold(builder: Builder, node: Node) -> Value:
     made = _pooled(builder, node, value, Code(tensor, 0, steps, scale, bias))
     return dataclasses.replace(made, integer=False)
 
-
-MAX_TABLE_BITS = min(10, MAX_CODE_BITS)
-"""Bits of what a MultiThreshold makes, at most."""
 
 FAR = Fraction(1 << 200)
 """A threshold that nothing reaches; everything reaches its opposite."""
